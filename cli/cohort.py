@@ -1,0 +1,155 @@
+"""`radfs cohort`: build, list and show cohorts."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .options import DEFAULT_STORE, StoreOption
+
+if TYPE_CHECKING:
+    from cohorts import BuildReport
+
+app = typer.Typer(no_args_is_help=True, help="Build, list and show cohorts.")
+build = typer.Typer(no_args_is_help=True, help="Build a cohort from a source.")
+app.add_typer(build, name="build")
+
+NameArgument = Annotated[str, typer.Argument(help="The cohort's name: lower-case letters, digits, '.', '_', '-'.")]
+TestShareOption = Annotated[float, typer.Option(help="Share of the samples kept for the test, by subject.")]
+ReplaceOption = Annotated[bool, typer.Option("--replace", help="Replace a cohort of this name with other content.")]
+
+
+@build.command("table")
+def build_table(
+    name: NameArgument,
+    *,
+    records: Annotated[Path, typer.Option(help="CSV, TSV or Parquet; one row a sample.")],
+    label_col: Annotated[str, typer.Option(help="Column of the label: classes, or a number with --bins.")],
+    image_col: Annotated[str | None, typer.Option(help="Column of the image file, relative to --image-root.")] = None,
+    text_col: Annotated[str | None, typer.Option(help="Column of the report; blank where there is none.")] = None,
+    subject_col: Annotated[str | None, typer.Option(help="Column of the patient: splits keep patients whole.")] = None,
+    id_col: Annotated[str | None, typer.Option(help="Column of a unique id.", show_default="the image column")] = None,
+    image_root: Annotated[
+        Path | None, typer.Option(help="Folder of the images.", show_default="the records' folder")
+    ] = None,
+    bins: Annotated[int | None, typer.Option(min=2, help="Cut a numeric label into this many equal classes.")] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            help="First part of the items' ids. Cohorts of one dataset share images and reports: embedded once.",
+            show_default="the cohort's name",
+        ),
+    ] = None,
+    test_share: TestShareOption = 0.2,
+    replace: ReplaceOption = False,
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """A cohort from your own table of images, reports and labels.
+
+    Example: `radfs cohort build table mine --records records.csv --image-col file --text-col report --label-col
+    finding --subject-col patient_id`
+    """
+    from cohorts import build_table as build_cohort
+    from featurestore.store import open_store
+
+    report = build_cohort(
+        open_store(store, create=True),
+        name,
+        records=records,
+        label_col=label_col,
+        image_col=image_col,
+        text_col=text_col,
+        subject_col=subject_col,
+        id_col=id_col,
+        image_root=image_root,
+        bins=bins,
+        dataset=dataset,
+        test_share=test_share,
+        replace=replace,
+    )
+    _print(report)
+
+
+@build.command("phantom")
+def build_phantom(
+    name: NameArgument,
+    *,
+    subjects: Annotated[int, typer.Option(min=10, help="How many subjects.")] = 600,
+    seed: Annotated[int, typer.Option(min=0, help="The phantom's seed: the same one gives the same cohort.")] = 0,
+    kind: Annotated[str, typer.Option(help="prognosis (the label follows the patient) or diagnosis (the report).")] = (
+        "prognosis"
+    ),
+    test_share: TestShareOption = 0.2,
+    replace: ReplaceOption = False,
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """A made-up cohort with a known answer: drawn radiographs and reports of a hidden patient state.
+
+    Example: `radfs cohort build phantom practice --subjects 300 --seed 1`
+    """
+    from cohorts import build_phantom as build_cohort
+    from featurestore.store import open_store
+
+    report = build_cohort(
+        open_store(store, create=True),
+        name,
+        subjects=subjects,
+        seed=seed,
+        kind=kind,
+        test_share=test_share,
+        replace=replace,
+    )
+    _print(report)
+
+
+@app.command("list")
+def list_(*, store: StoreOption = DEFAULT_STORE) -> None:
+    """List the cohorts of the store.
+
+    Example: `radfs cohort list`
+    """
+    import polars as pl
+
+    from cohorts import list_cohorts, load_cohort
+    from featurestore.store import open_store
+
+    from .output import print_frame
+
+    opened = open_store(store)
+    rows = []
+    for name in list_cohorts(opened):
+        cohort = load_cohort(opened, name)
+        rows.append(
+            {
+                "cohort": name,
+                "task": cohort.task,
+                "classes": len(cohort.classes),
+                "samples": len(cohort.samples),
+                "subjects": cohort.samples["subject"].n_unique(),
+                "with_image": len(cohort.samples) - cohort.samples["image"].null_count(),
+                "with_text": len(cohort.samples) - cohort.samples["text"].null_count(),
+                "licence": cohort.licence,
+            }
+        )
+    if rows:
+        print_frame(pl.DataFrame(rows))
+    else:
+        typer.echo("no cohorts yet: `radfs cohort build --help`")
+
+
+@app.command("show")
+def show(name: NameArgument, *, store: StoreOption = DEFAULT_STORE) -> None:
+    """Show one cohort: how its rows came about, its classes, what each encoder has of it.
+
+    Example: `radfs cohort show nih`
+    """
+    from cohorts import describe_cohort
+    from featurestore.store import open_store
+
+    for line in describe_cohort(open_store(store), name):
+        typer.echo(line)
+
+
+def _print(report: "BuildReport") -> None:
+    for line in report.lines():
+        typer.echo(line)

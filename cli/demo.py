@@ -1,0 +1,77 @@
+"""`radfs demo`: the main job end to end, on a made-up cohort and the encoders that ship with radfs[demo]."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+GRID = {
+    "cohort": "phantom",
+    "backbone": "efficientnet-lite0",
+    "text_encoder": "minilm",
+    "method": ["image", "text"],
+    "fraction": [0.1, 0.3, 1.0],
+    "seed": 5,
+    "epochs": 20,
+}
+
+
+def demo(
+    *,
+    out: Annotated[Path, typer.Option(help="Folder for the store and the picture.")] = Path("radfs-demo"),
+    subjects: Annotated[int, typer.Option(min=50, help="Subjects of the phantom cohort.")] = 600,
+) -> None:
+    """Phantom cohort -> token embeddings -> trained heads -> summary table -> learning curves.
+
+    Takes a few minutes on two CPU cores, downloads nothing, and leaves a store to explore.
+
+    Example: `radfs demo`
+    """
+    from cohorts import build_phantom
+    from featurestore.store import open_store
+
+    from . import extract as extract_command
+    from . import train as train_command
+    from .output import print_frame, progress_bar
+
+    store = open_store(out / "store", create=True)
+    _step(1, f"a phantom cohort of {subjects} subjects: drawn radiographs, reports, a prognosis to predict")
+    for line in build_phantom(store, "phantom", subjects=subjects, seed=0).lines():
+        typer.echo(line)
+
+    from featurestore.extract import extract_features
+
+    for number, encoder in ((2, GRID["backbone"]), (3, GRID["text_encoder"])):
+        _step(number, f"token embeddings of {encoder}, kept in Zarr")
+        with progress_bar(f"extract {encoder}", "items") as tell:
+            report = extract_features(store, str(encoder), on_progress=tell)
+        extract_command.print_report(report)
+
+    from heads.grid import Grid
+    from heads.train import train_grid
+
+    _step(4, "attention heads: image and text, 3 training sizes, 5 seeds")
+    with progress_bar("train", "runs") as tell:
+        trained = train_grid(store, Grid(**GRID), on_progress=tell)
+    train_command.print_report(trained)
+
+    from heads.catalog import open_catalog
+    from heads.figures import learning_curves
+
+    _step(5, "the results, by SQL")
+    catalog = open_catalog(store)
+    catalog.fold()
+    print_frame(catalog.query(_SUMMARY))
+    picture = out / "learning_curves.png"
+    learning_curves(store, picture)
+    typer.echo(f"\nlearning curves: {picture}")
+    typer.echo(f'next: radfs query --store {store.root} "SELECT * FROM results LIMIT 5"')
+
+
+_SUMMARY = """
+    SELECT method, fraction, n_train, n_seeds, auroc_mean, auroc_sd, auroc_ci_low, auroc_ci_high
+    FROM summary WHERE cohort = 'phantom' ORDER BY method, fraction"""
+
+
+def _step(number: int, what: str) -> None:
+    typer.echo(f"\n[{number}/5] {what}")

@@ -1,0 +1,72 @@
+"""`radfs`: the command line's root, and how errors are shown.
+
+Importing this loads typer and nothing heavy: every command imports what it needs when it runs.
+"""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from . import backbones, cohort, demo, doctor, extract, info, query, train
+
+app = typer.Typer(
+    name="radfs",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="Embed radiology images and reports once, train thousands of small heads on their tokens, ask in SQL.",
+    epilog="Start with `radfs demo`. The store is --store, else $RADFS_STORE, else ./radfs-store.",
+)
+
+_show_traceback = False
+
+
+def _version(value: bool) -> None:
+    if value:
+        from importlib.metadata import version
+
+        typer.echo(f"radfs {version('radfs')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    *,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    global _show_traceback
+    _show_traceback = debug
+
+
+app.command("demo")(demo.demo)
+app.add_typer(cohort.app, name="cohort")
+app.add_typer(backbones.app, name="backbones")
+app.command("extract")(extract.extract)
+app.command("train")(train.train)
+app.command("query")(query.query)
+app.command("info")(info.info)
+app.command("doctor")(doctor.doctor)
+
+
+def main() -> None:
+    """The entry point: errors that a user can mend are one line on stderr and exit code 1."""
+    from featurestore.errors import RadfsError
+
+    try:
+        app()
+    except RadfsError as error:
+        if _show_traceback:
+            raise
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except BrokenPipeError:  # `radfs query ... | head`
+        sys.stderr.close()
+        sys.exit(141)
+
+
+if __name__ == "__main__":
+    main()

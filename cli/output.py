@@ -1,0 +1,89 @@
+"""Printing rows and progress: a table for people, CSV, JSON and Parquet for programs."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from featurestore.errors import DataError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+def print_frame(
+    frame: "pl.DataFrame", *, csv: bool = False, as_json: bool = False, parquet: Path | None = None
+) -> None:
+    """Print a frame in the form asked for.
+
+    Raises:
+        DataError: more than one form asked for, or CSV of nested columns.
+    """
+    if csv + as_json + (parquet is not None) > 1:
+        raise DataError("--csv, --json and --parquet exclude each other: ask for one.")
+    if parquet is not None:
+        frame.write_parquet(parquet)
+        typer.echo(f"{len(frame)} rows -> {parquet}")
+    elif as_json:
+        typer.echo(json.dumps(frame.to_dicts(), default=str, ensure_ascii=False))
+    elif csv:
+        nested = [name for name, dtype in frame.schema.items() if dtype.is_nested()]
+        if nested:
+            raise DataError(f"CSV has no lists: leave out {', '.join(nested)}, or use --json or --parquet.")
+        frame.write_csv(sys.stdout)
+    else:
+        _print_table(frame)
+
+
+def _print_table(frame: "pl.DataFrame") -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(header_style="bold", box=None, pad_edge=False)
+    for name, dtype in frame.schema.items():
+        numeric = dtype.is_numeric()
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in frame.iter_rows():
+        table.add_row(*[Text(_cell(value)) for value in row])
+    # Piped to a file, a table keeps its width: a result must not be cut by a terminal that is not there.
+    console = Console(soft_wrap=False, width=None if sys.stdout.isatty() else 10_000)
+    console.print(table)
+    typer.echo(f"({len(frame)} row{'' if len(frame) == 1 else 's'})")
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value)
+
+
+@contextmanager
+def progress_bar(what: str, unit: str) -> Iterator[Callable[[int, int, int], None]]:
+    """A bar on stderr with rate and time left; yields what takes (done, total, failed)."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[failed]}", style="red"),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=None, rate="", failed="")
+
+        def tell(done: int, total: int, failed: int) -> None:
+            elapsed = bar.tasks[0].elapsed or 0.0
+            rate = f"{done / elapsed:.1f} {unit}/s" if elapsed > 0.5 else ""
+            bar.update(task, completed=done, total=total, rate=rate, failed=f"{failed} failed" if failed else "")
+
+        yield tell

@@ -1,0 +1,43 @@
+"""Cohorts: labelled samples, leak-free splits, and the builders that make them. Knows labels, not models."""
+
+from collections.abc import Callable
+from importlib import import_module
+
+from featurestore.errors import unknown_name
+
+from .build import BuildReport
+from .cohort import Cohort, list_cohorts, load_cohort, load_excluded, load_flow
+from .phantom import build_phantom
+from .splits import Split, make_split, save_split
+from .table import build_table
+
+COHORT_BUILDERS = {
+    "table": "cohorts.table:build_table",
+    "phantom": "cohorts.phantom:build_phantom",
+}
+"""Builders by the name that `radfs cohort build` takes. A new one is one file and one line here; beside the builder
+its module has `example(store, name, folder)`, which the contract suite runs."""
+
+__all__ = [
+    "COHORT_BUILDERS",
+    "BuildReport",
+    "Cohort",
+    "Split",
+    "build_phantom",
+    "build_table",
+    "get_builder",
+    "list_cohorts",
+    "load_cohort",
+    "load_excluded",
+    "load_flow",
+    "make_split",
+    "save_split",
+]
+
+
+def get_builder(name: str) -> Callable[..., BuildReport]:
+    """The build function of this name; an unknown one is an error with the known names."""
+    if name not in COHORT_BUILDERS:
+        raise unknown_name("cohort builder", name, COHORT_BUILDERS)
+    module, function = COHORT_BUILDERS[name].split(":")
+    return getattr(import_module(module), function)

@@ -1,0 +1,235 @@
+"""From labelled rows to a cohort in the store: the last stretch of road, which every builder shares.
+
+A builder makes rows and a flow, drafts a cohort from them (`draft_cohort`, nothing is written) and commits it
+(`commit`). Knows nothing of where the rows come from.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from featurestore.errors import DamageError, DataError
+from featurestore.items import ITEM_SCHEMA, add_items
+from featurestore.store import Store
+
+from .cohort import SAMPLE_SCHEMA, Cohort, check_name, cohort_key, folder, list_cohorts, load_cohort, save_cohort
+from .flow import Flow, FlowStep
+
+ROW_SCHEMA = pl.Schema(
+    {
+        "id": pl.String,
+        "subject": pl.String,
+        "study": pl.String,
+        "image_path": pl.String,
+        "text": pl.String,
+        "label": pl.Int32,
+    }
+)
+"""What a builder hands over, one row a sample: a unique id, absolute image path (or null), report (or null)."""
+
+_SHOWN_IDS = 5
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A cohort that is worked out but not written, with the items that it names and the story of its rows."""
+
+    cohort: Cohort
+    items: pl.DataFrame
+    flow: Flow
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What came of a build.
+
+    Attributes:
+        name: the cohort.
+        key: its content key.
+        created: False where the store held exactly this cohort already.
+        n_samples: samples.
+        n_subjects: subjects.
+        class_counts: samples by class, in the order of classes.
+        flow: the steps.
+        excluded: ids that were left out, by step.
+        notes: what else a reader of the numbers has to know.
+        excluded_path: the Parquet file with all excluded rows and reasons.
+    """
+
+    name: str
+    key: str
+    created: bool
+    n_samples: int
+    n_subjects: int
+    class_counts: Mapping[str, int]
+    flow: tuple[FlowStep, ...]
+    excluded: Mapping[str, tuple[str, ...]]
+    notes: tuple[str, ...]
+    excluded_path: Path
+
+    def lines(self) -> list[str]:
+        """The report for printing: counts, exclusions with the first ids of each step, notes."""
+        counts = ", ".join(f"{name} {n}" for name, n in self.class_counts.items())
+        positive = f" (positive: {list(self.class_counts)[-1]})" if len(self.class_counts) == 2 else ""
+        state = "built" if self.created else "unchanged: the store holds exactly this already"
+        return [
+            f"cohort {self.name} (key {self.key}), {state}",
+            f"{self.n_samples:,} samples of {self.n_subjects:,} subjects from {self.flow[0].n_before:,} rows",
+            f"{len(self.class_counts)} classes: {counts}{positive}",
+            *(_exclusion(step, ids) for step, ids in self.excluded.items()),
+            *([f"every row that was left out, with its reason: {self.excluded_path}"] if self.excluded else []),
+            *self.notes,
+        ]
+
+
+def draft_cohort(
+    name: str,
+    rows: pl.DataFrame,
+    flow: Flow,
+    *,
+    builder: str,
+    options: Mapping[str, Any],
+    classes: tuple[str, ...],
+    test_share: float,
+    licence: str,
+    notes: tuple[str, ...] = (),
+    recipe: Mapping[str, Any] | None = None,
+) -> Draft:
+    """Work out samples, items and key; writes nothing.
+
+    Args:
+        name: the cohort's name; ids of samples and items are `<name>/<row id>`.
+        rows: columns of `ROW_SCHEMA`.
+        flow: the steps that led to these rows.
+        builder: name in `COHORT_BUILDERS`.
+        options: what the builder was given; kept with the cohort, not in its key.
+        classes: names of the classes.
+        test_share: share of the samples on the test side.
+        licence: of the data.
+        notes: lines for the report.
+        recipe: see `cohort_key`.
+
+    Raises:
+        DataError: a name or test share that is not allowed.
+    """
+    check_name(name)
+    if not 0 < test_share < 1:
+        raise DataError(f"test share {test_share} is outside (0, 1): 0.2 keeps one sample in five for the test.")
+    rows = rows.select(ROW_SCHEMA.names()).cast(ROW_SCHEMA).sort("id")
+    item = pl.format("{}/{}", pl.lit(name), "id")
+    samples = rows.select(
+        item.alias("sample"),
+        "subject",
+        "study",
+        pl.when(pl.col("image_path").is_not_null()).then(item).alias("image"),
+        pl.when(pl.col("text").is_not_null()).then(item).alias("text"),
+        "label",
+        pl.col("label").replace_strict(dict(enumerate(classes)), return_dtype=pl.String).alias("label_name"),
+    ).cast(SAMPLE_SCHEMA)
+    texts = dict(rows.filter(pl.col("text").is_not_null()).select(item, "text").iter_rows())
+    cohort = Cohort(
+        name=name,
+        key=cohort_key(name, samples, texts, classes=classes, test_share=test_share, recipe=recipe),
+        task="binary" if len(classes) == 2 else "multiclass",
+        classes=classes,
+        test_share=test_share,
+        licence=licence,
+        samples=samples,
+        builder=builder,
+        options=options,
+    )
+    return Draft(cohort, _items(rows.with_columns(item.alias("item"))), flow, (*_missing(rows), *notes))
+
+
+def commit(store: Store, draft: Draft, *, replace: bool, before_items: Callable[[], None] | None = None) -> BuildReport:
+    """Register the items and write the cohort; a second time with the same content changes nothing.
+
+    Args:
+        store: the store.
+        draft: the cohort.
+        replace: whether a cohort of this name with other content may be replaced.
+        before_items: makes the image files; called only once it is sure that the cohort may be written.
+
+    Raises:
+        DataError: the name stands for other content and `replace` is off.
+    """
+    cohort = draft.cohort
+    known = _known(store, cohort.name, replace=replace)
+    if known is not None and known.key != cohort.key and not replace:
+        raise DataError(
+            f"cohort {cohort.name!r} exists with other content: {_changes(known, cohort)}. "
+            "Replace it with --replace, or choose another name."
+        )
+    if before_items is not None:
+        before_items()
+    add_items(store, draft.items)
+    excluded = draft.flow.excluded()
+    save_cohort(store, cohort, flow=draft.flow.table(), excluded=excluded)
+    by_step: dict[str, list[str]] = {}
+    for step, row_id in excluded.select("step", "id").iter_rows():
+        by_step.setdefault(step, []).append(row_id)
+    counts = cohort.counts()
+    return BuildReport(
+        name=cohort.name,
+        key=cohort.key,
+        created=known is None or known.key != cohort.key,
+        n_samples=counts["samples"],
+        n_subjects=counts["subjects"],
+        class_counts={c: counts[f"class {c}"] for c in cohort.classes},
+        flow=tuple(draft.flow.steps),
+        excluded={step: tuple(ids) for step, ids in by_step.items()},
+        notes=draft.notes,
+        excluded_path=folder(store, cohort.name, cohort.key) / "excluded.parquet",
+    )
+
+
+def _items(rows: pl.DataFrame) -> pl.DataFrame:
+    images = rows.filter(pl.col("image_path").is_not_null()).select(
+        "item", pl.lit("image").alias("modality"), pl.col("image_path").alias("path"), pl.lit(None).alias("text")
+    )
+    texts = rows.filter(pl.col("text").is_not_null()).select(
+        "item", pl.lit("text").alias("modality"), pl.lit(None).alias("path"), "text"
+    )
+    return pl.concat([part.cast(ITEM_SCHEMA) for part in (images, texts)])
+
+
+def _missing(rows: pl.DataFrame) -> list[str]:
+    return [
+        f"without {what}: {n:,} of {rows.height:,} samples; they keep their {other}"
+        for column, what, other in (("text", "text", "image"), ("image_path", "image", "text"))
+        if 0 < (n := rows[column].null_count()) < rows.height
+    ]
+
+
+def _known(store: Store, name: str, *, replace: bool) -> Cohort | None:
+    if name not in list_cohorts(store):
+        return None
+    try:
+        return load_cohort(store, name)
+    except DamageError:
+        if replace:
+            return None
+        raise
+
+
+def _changes(known: Cohort, new: Cohort) -> str:
+    """How two versions differ, in counts: `samples 748 -> 740, class 0 400 -> 392`."""
+    before, after = known.counts(), new.counts()
+    names = [*before, *(name for name in after if name not in before)]
+    changes = [
+        f"{name} {before.get(name, 0)} -> {after.get(name, 0)}"
+        for name in names
+        if before.get(name, 0) != after.get(name, 0)
+    ]
+    if known.test_share != new.test_share:
+        changes.append(f"test share {known.test_share} -> {new.test_share}")
+    return ", ".join(changes) or "the counts are the same, but ids, subjects, labels, texts or images differ"
+
+
+def _exclusion(step: str, ids: tuple[str, ...]) -> str:
+    more = f" and {len(ids) - _SHOWN_IDS:,} more" if len(ids) > _SHOWN_IDS else ""
+    return f"left out, {step}: {len(ids):,} ({', '.join(ids[:_SHOWN_IDS])}{more})"

@@ -1,0 +1,247 @@
+"""A cohort: labelled samples under a name, as truth files in the store.
+
+    cohorts/<name>/cohort.json              what the name stands for: written last, in one step; it is the commit
+    cohorts/<name>/<key>/samples.parquet    the samples
+    cohorts/<name>/<key>/flow.parquet       how many rows every step of the building left
+    cohorts/<name>/<key>/excluded.parquet   which rows were left out, and why
+
+Knows nothing of where samples come from (the builders do) nor of models.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from featurestore.errors import DamageError, DataError, StoreError, unknown_name
+from featurestore.fsio import write_atomic, write_parquet
+from featurestore.items import text_hash
+from featurestore.keys import content_key
+from featurestore.store import Store
+
+from .flow import EXCLUDED_SCHEMA, FLOW_SCHEMA
+
+FORMAT = 1
+"""Version of the files above."""
+
+SAMPLE_SCHEMA = pl.Schema(
+    {
+        "sample": pl.String,
+        "subject": pl.String,
+        "study": pl.String,
+        "image": pl.String,
+        "text": pl.String,
+        "label": pl.Int32,
+        "label_name": pl.String,
+    }
+)
+"""One row a sample, in the order of ids. `image` and `text` are item ids (null where there is none); `label` is the
+place of `label_name` in the cohort's classes; `study` may be null."""
+
+_POINTER = "cohort.json"
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Samples with labels.
+
+    Attributes:
+        name: what the user calls it.
+        key: hash of all that changes numbers (`cohort_key`); neither name nor paths are in it.
+        task: "binary" (the positive class is the last one) or "multiclass".
+        classes: names; label i is `classes[i]`.
+        test_share: share of the samples on the test side of every split.
+        licence: of the data, as far as it was stated.
+        samples: columns of `SAMPLE_SCHEMA`.
+        builder: name in `COHORT_BUILDERS`.
+        options: what the builder was given, and what it settled itself (bin edges).
+    """
+
+    name: str
+    key: str
+    task: str
+    classes: tuple[str, ...]
+    test_share: float
+    licence: str
+    samples: pl.DataFrame
+    builder: str
+    options: Mapping[str, Any]
+
+    def counts(self) -> dict[str, int]:
+        """Samples, subjects, images, texts, and samples by class (`class <name>`)."""
+        by_class = dict(self.samples.group_by("label_name").len().iter_rows())
+        return {
+            "samples": self.samples.height,
+            "subjects": self.samples["subject"].n_unique(),
+            "images": self.samples["image"].count(),
+            "texts": self.samples["text"].count(),
+            **{f"class {name}": by_class.get(name, 0) for name in self.classes},
+        }
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that cannot be a folder, a part of an item id and a word in SQL alike."""
+    if not _NAME.fullmatch(name):
+        raise DataError(
+            f"cohort name {name!r} is not allowed: use lower-case letters, digits, '.', '_' and '-', "
+            "and begin with a letter or a digit."
+        )
+
+
+def cohort_key(
+    name: str,
+    samples: pl.DataFrame,
+    texts: Mapping[str, str],
+    *,
+    classes: tuple[str, ...],
+    test_share: float,
+    recipe: Mapping[str, Any] | None = None,
+) -> str:
+    """The content key of a cohort: samples, labels, texts, classes and test share.
+
+    The bytes of images are not in it (feature sets check those, item by item), nor is the name: ids count without
+    the prefix `<name>/`.
+
+    Args:
+        name: the cohort's name.
+        samples: columns of `SAMPLE_SCHEMA`, in the order of ids.
+        texts: the report of every text item.
+        classes: names of the classes.
+        test_share: share of the samples on the test side.
+        recipe: for data that a generator makes, what else it is made from.
+    """
+
+    def local(item: str | None) -> str | None:
+        return item.removeprefix(f"{name}/") if item is not None else None
+
+    rows = [
+        (local(sample), subject, study, local(image), text_hash(texts[text]) if text is not None else None, label)
+        for sample, subject, study, image, text, label, _ in samples.select(SAMPLE_SCHEMA.names()).iter_rows()
+    ]
+    return content_key({"samples": rows, "classes": classes, "test_share": test_share, "recipe": recipe})
+
+
+def list_cohorts(store: Store) -> list[str]:
+    """The names of the cohorts in the store, sorted."""
+    return sorted(p.parent.name for p in store.cohorts.glob(f"*/{_POINTER}"))
+
+
+def load_cohort(store: Store, name: str) -> Cohort:
+    """Read a cohort.
+
+    Raises:
+        UnknownNameError: no cohort of this name.
+        StoreError: written by another version of radfs.
+        DamageError: files are unreadable, or are not what was committed.
+    """
+    pointer = read_pointer(store, name)
+    samples = _read(store, name, pointer["key"], "samples", SAMPLE_SCHEMA)
+    cohort = Cohort(
+        name=name,
+        key=pointer["key"],
+        task=pointer["task"],
+        classes=tuple(pointer["classes"]),
+        test_share=pointer["test_share"],
+        licence=pointer["licence"],
+        samples=samples,
+        builder=pointer["builder"],
+        options=pointer["options"],
+    )
+    if cohort.counts() != pointer["counts"]:
+        raise DamageError(
+            f"cohort {name!r}: samples.parquet is not what was committed (counts differ). "
+            "Build it again with --replace."
+        )
+    return cohort
+
+
+def load_flow(store: Store, name: str) -> pl.DataFrame:
+    """How many rows every step of the building left: columns of `FLOW_SCHEMA`, in the order of steps."""
+    return _read(store, name, read_pointer(store, name)["key"], "flow", FLOW_SCHEMA).sort("position")
+
+
+def load_excluded(store: Store, name: str) -> pl.DataFrame:
+    """Which rows were left out, and why: columns of `EXCLUDED_SCHEMA`."""
+    return _read(store, name, read_pointer(store, name)["key"], "excluded", EXCLUDED_SCHEMA)
+
+
+def folder(store: Store, name: str, key: str) -> Path:
+    """Where the Parquet files of one version of a cohort lie."""
+    return store.cohorts / name / key
+
+
+def save_cohort(store: Store, cohort: Cohort, *, flow: pl.DataFrame, excluded: pl.DataFrame) -> None:
+    """Write a cohort's truth files, the pointer last. What is there already in the same form is left alone.
+
+    A replaced version keeps its folder, so that results that were made from it can still be traced.
+    """
+    target = folder(store, cohort.name, cohort.key)
+    frames = {"samples": cohort.samples, "flow": flow, "excluded": excluded}
+    for name, frame in frames.items():
+        path = target / f"{name}.parquet"
+        stamped = frame.select(
+            pl.lit(cohort.name).alias("cohort"), pl.lit(cohort.key).alias("cohort_key"), pl.col(frame.columns)
+        )
+        if not _holds(path, stamped):
+            write_parquet(path, stamped)
+    pointer = {
+        "format": FORMAT,
+        "name": cohort.name,
+        "key": cohort.key,
+        "builder": cohort.builder,
+        "options": dict(cohort.options),
+        "task": cohort.task,
+        "classes": cohort.classes,
+        "test_share": cohort.test_share,
+        "licence": cohort.licence,
+        "counts": cohort.counts(),
+    }
+    data = json.dumps(pointer, indent=2, ensure_ascii=False).encode()
+    path = store.cohorts / cohort.name / _POINTER
+    if not path.exists() or path.read_bytes() != data:
+        write_atomic(path, data)
+
+
+def read_pointer(store: Store, name: str) -> dict[str, Any]:
+    """The contents of `cohort.json`; errors as in `load_cohort`."""
+    path = store.cohorts / name / _POINTER
+    if not path.is_file():
+        raise unknown_name("cohort", name, list_cohorts(store))
+    return parse_pointer(path)
+
+
+def parse_pointer(path: Path) -> dict[str, Any]:
+    """Read and check one `cohort.json`."""
+    try:
+        pointer = json.loads(path.read_bytes())
+        version = pointer["format"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DamageError(f"{path} cannot be read ({type(error).__name__}). Build it again with --replace.") from error
+    if version != FORMAT:
+        raise StoreError(
+            f"{path} has format {version!r}; this radfs reads format {FORMAT}. Use the radfs that wrote it, or build "
+            "the cohort again with --replace."
+        )
+    return pointer
+
+
+def _read(store: Store, name: str, key: str, what: str, schema: pl.Schema) -> pl.DataFrame:
+    path = folder(store, name, key) / f"{what}.parquet"
+    try:
+        return pl.read_parquet(path).select(schema.names()).cast(schema)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise DamageError(
+            f"{path} cannot be read ({type(error).__name__}). Build cohort {name!r} again with --replace."
+        ) from error
+
+
+def _holds(path: Path, frame: pl.DataFrame) -> bool:
+    try:
+        return path.is_file() and pl.read_parquet(path).equals(frame)
+    except (OSError, pl.exceptions.PolarsError):
+        return False

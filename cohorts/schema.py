@@ -1,0 +1,118 @@
+"""The catalog's tables of cohorts, samples and splits. Public: `docs/schema.md` is made from these."""
+
+import json
+from pathlib import Path
+
+import polars as pl
+
+from featurestore.catalog import Column, Table
+
+from .cohort import parse_pointer
+
+
+def _load_cohort(path: Path) -> pl.DataFrame:
+    pointer = parse_pointer(path)
+    counts = pointer["counts"]
+    return pl.DataFrame(
+        {
+            "cohort": pointer["name"],
+            "cohort_key": pointer["key"],
+            "builder": pointer["builder"],
+            "task": pointer["task"],
+            "classes": [pointer["classes"]],
+            "n_samples": counts["samples"],
+            "n_subjects": counts["subjects"],
+            "n_images": counts["images"],
+            "n_texts": counts["texts"],
+            "test_share": pointer["test_share"],
+            "licence": pointer["licence"],
+            "options": json.dumps(pointer["options"], ensure_ascii=False),
+        }
+    )
+
+
+_COHORT = Column("cohort", "TEXT", "name of the cohort")
+_KEY = Column(
+    "cohort_key", "TEXT", "hash of samples, labels, texts, classes, test share; a replaced version differs"
+)
+_SAMPLE = Column("sample", "TEXT", "id of the sample: dataset/key, as its items")
+
+TABLES = (
+    Table(
+        "cohorts",
+        "What each cohort name stands for now.",
+        (
+            _COHORT,
+            _KEY,
+            Column("builder", "TEXT", "what made it, as `radfs cohort build` takes it"),
+            Column("task", "TEXT", "binary or multiclass"),
+            Column("classes", "TEXT[]", "class names; label i is the name at place i, counted from 0"),
+            Column("n_samples", "INTEGER", "samples"),
+            Column("n_subjects", "INTEGER", "subjects (patients)"),
+            Column("n_images", "INTEGER", "samples with an image"),
+            Column("n_texts", "INTEGER", "samples with a report"),
+            Column("test_share", "DOUBLE", "share of the samples on the test side of a split, 0 to 1"),
+            Column("licence", "TEXT", "licence of the data, as stated"),
+            Column("options", "JSON", "what the builder was given, and what it settled itself (bin edges)"),
+        ),
+        "cohorts/*/cohort.json",
+        _load_cohort,
+    ),
+    Table(
+        "samples",
+        "Samples of every version of every cohort: join with cohorts on cohort and cohort_key for those of today.",
+        (
+            _COHORT,
+            _KEY,
+            _SAMPLE,
+            Column("subject", "TEXT", "the patient: the unit of splitting"),
+            Column("study", "TEXT", "the examination; null where it is not known"),
+            Column("image", "TEXT", "image item; null where there is none"),
+            Column("text", "TEXT", "report item; null where there is none"),
+            Column("label", "INTEGER", "class, counted from 0"),
+            Column("label_name", "TEXT", "name of the class"),
+        ),
+        "cohorts/*/*/samples.parquet",
+    ),
+    Table(
+        "splits",
+        "Samples of every split that was trained on. A training subset is the rows with rank below its n.",
+        (
+            Column("split", "TEXT", "hash of both sides and their order"),
+            _COHORT,
+            _KEY,
+            Column("seed", "BIGINT", "seed that the split came from"),
+            _SAMPLE,
+            Column("part", "TEXT", "train or test"),
+            Column("rank", "INTEGER", "place in the part's seeded, label-balanced order, from 0"),
+        ),
+        "cohorts/*/splits/*.parquet",
+    ),
+    Table(
+        "flow",
+        "Steps of building a cohort, with the rows that each left.",
+        (
+            _COHORT,
+            _KEY,
+            Column("position", "INTEGER", "order of the steps, from 0"),
+            Column("step", "TEXT", "name of the step"),
+            Column("n_before", "BIGINT", "rows before the step"),
+            Column("n_after", "BIGINT", "rows after the step"),
+            Column("what", "TEXT", "what the step leaves out"),
+        ),
+        "cohorts/*/*/flow.parquet",
+    ),
+    Table(
+        "excluded",
+        "Rows that a step left out.",
+        (
+            _COHORT,
+            _KEY,
+            Column("id", "TEXT", "id of the row, without the cohort's name"),
+            Column("row", "BIGINT", "number of the row in its source, from 1"),
+            Column("step", "TEXT", "the step of the flow"),
+            Column("reason", "TEXT", "why"),
+        ),
+        "cohorts/*/*/excluded.parquet",
+    ),
+)

@@ -1,0 +1,312 @@
+"""The builder `table`: a cohort from a CSV or Parquet file with one row a sample.
+
+Everything is read as text first, so that an id such as "007" survives. A row that cannot be used is left out and
+reported by id, never in silence. A cell that is blank or "nan" in any case (what pandas writes) counts as missing.
+"""
+
+import csv
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from featurestore.errors import DataError, unknown_name
+from featurestore.store import Store
+
+from .build import ROW_SCHEMA, BuildReport, commit, draft_cohort
+from .flow import Flow
+from .labels import Labels, as_bins, as_classes, as_numbers
+
+_SEPARATORS = {".csv": ",", ".tsv": "\t"}
+_MAX_ID_LENGTH = 500
+_CONTENT = ("subject", "image", "text", "label")
+
+
+def build_table(
+    store: Store,
+    name: str,
+    *,
+    records: str | os.PathLike[str],
+    label_col: str,
+    image_col: str | None = None,
+    text_col: str | None = None,
+    subject_col: str | None = None,
+    id_col: str | None = None,
+    image_root: str | os.PathLike[str] | None = None,
+    bins: int | None = None,
+    test_share: float = 0.2,
+    licence: str = "not stated",
+    replace: bool = False,
+) -> BuildReport:
+    """Build a cohort from a table.
+
+    Args:
+        store: where it goes.
+        name: the cohort's name.
+        records: a .csv, .tsv (UTF-8, also .gz) or .parquet file with a header.
+        label_col: the label: few distinct values, or numbers with `bins`.
+        image_col: path of the image, below `image_root`. At least one of `image_col` and `text_col` is needed.
+        text_col: the report.
+        subject_col: the patient: the unit of splitting. Without it every row counts as a subject of its own.
+        id_col: id of the row; else the value of `image_col`, else the row's number (`row-000001`).
+        image_root: folder that the image paths are relative to; else the table's own folder.
+        bins: cut a numeric label into this many bins of about equal size.
+        test_share: share of the samples on the test side.
+        licence: of the data.
+        replace: whether a cohort of this name with other content may be replaced.
+
+    Raises:
+        DataError: the table is unreadable, empty, or leaves no rows or one class; the name stands for other content.
+        UnknownNameError: a column that the table does not have.
+    """
+    if image_col is None and text_col is None:
+        raise DataError("a cohort needs images, texts or both: name at least one of --image-col and --text-col.")
+    table = Path(records).expanduser()
+    root = Path(os.path.abspath(Path(image_root).expanduser() if image_root is not None else table.parent))  # noqa: PTH100
+    roles = {"image": image_col, "text": text_col, "label": label_col, "subject": subject_col, "id": id_col}
+    frame = _with_roles(_read(table), roles, table)
+    if image_col is not None and not root.is_dir():
+        raise DataError(f"image root {root} is not a folder. Name the folder of the images with --image-root.")
+
+    flow = Flow(frame.height, f"rows in {table.name}")
+    frame = _drop_unusable(frame, flow, needs_subject=subject_col is not None)
+    frame = _resolve_images(frame, flow, root)
+    frame = flow.drop(
+        frame,
+        pl.col("image_path").is_null() & pl.col("text").is_null(),
+        step="neither image nor text",
+        reason="the row has neither an image nor a text",
+    )
+    frame, labels = _label(frame, flow, label_col, bins)
+    rows = frame.with_columns(
+        pl.Series("label", labels.codes, pl.Int32),
+        pl.coalesce("subject", "id").alias("subject"),
+        pl.lit(None).alias("study"),
+    ).select(ROW_SCHEMA.names())
+    options = {
+        "records": str(table.absolute()),
+        **{f"{role}_col": column for role, column in roles.items()},
+        "image_root": str(root) if image_col is not None else None,
+        "bins": bins,
+        "bin_edges": labels.edges,
+    }
+    draft = draft_cohort(
+        name,
+        rows,
+        flow,
+        builder="table",
+        options=options,
+        classes=labels.classes,
+        test_share=test_share,
+        licence=licence,
+        notes=() if subject_col is not None else (_NO_SUBJECT,),
+    )
+    return commit(store, draft, replace=replace)
+
+
+_NO_SUBJECT = (
+    "no subject column was named: every row counts as a subject of its own. If patients repeat, the same patient "
+    "stands on both sides of the split and results look better than they are; name --subject-col."
+)
+
+
+def example(store: Store, name: str, folder: Path) -> BuildReport:
+    """The smallest real use, for the contract suite: twelve rows of six subjects, written to `folder`."""
+    from PIL import Image
+
+    lines = ["id,file,report,subject,outcome"]
+    for i in range(12):
+        Image.new("L", (8, 8), 20 * i).save(folder / f"{i:02d}.png")
+        lines.append(f"{i:03d},{i:02d}.png,{'Clear lungs.' if i % 3 else ''},p{i // 2},{'home' if i % 4 else 'died'}")
+    (folder / "records.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return build_table(
+        store,
+        name,
+        records=folder / "records.csv",
+        label_col="outcome",
+        image_col="file",
+        text_col="report",
+        subject_col="subject",
+        id_col="id",
+    )
+
+
+def _read(table: Path) -> pl.DataFrame:
+    """The table with every column as text.
+
+    Errors never quote the library's own message: it may show what stands in a row.
+    """
+    suffix = Path(table.name.removesuffix(".gz")).suffix.lower()
+    if suffix != ".parquet" and suffix not in _SEPARATORS:
+        raise DataError(f"records {table}: the name must end in .csv, .tsv (or .csv.gz, .tsv.gz) or .parquet.")
+    if not table.is_file():
+        raise DataError(f"records {table}: no such file.")
+    try:
+        frame = _read_parquet(table) if suffix == ".parquet" else _read_text(table, _SEPARATORS[suffix])
+    except pl.exceptions.NoDataError:
+        raise DataError(f"records {table} is empty: a header and rows are needed.") from None
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise DataError(f"records {table} cannot be read as {suffix[1:]} ({type(error).__name__}).") from None
+    if frame.is_empty():
+        raise DataError(f"records {table} has a header but no rows.")
+    return frame
+
+
+def _read_parquet(table: Path) -> pl.DataFrame:
+    frame = pl.read_parquet(table)
+    # pandas turns an integer column with gaps into floats: "231.0" would be another patient than "231".
+    whole = [s.name for s in frame if s.dtype.is_float() and (s.drop_nans() == s.drop_nans().round()).all()]
+    frame = frame.with_columns(pl.col(whole).fill_nan(None).cast(pl.Int64, strict=False))
+    flat = [column for column, dtype in frame.schema.items() if not dtype.is_nested() and dtype != pl.Binary]
+    return frame.select(pl.col(flat).cast(pl.String))
+
+
+def _read_text(table: Path, separator: str) -> pl.DataFrame:
+    try:
+        return pl.read_csv(table, separator=separator, infer_schema=False)
+    except pl.exceptions.ComputeError as error:
+        if "utf-8" in str(error):
+            raise DataError(f"records {table} is not UTF-8 text: save it with that encoding.") from None
+        line = _first_long_line(table, separator)
+        where = f" (the record at line {line} is the first)" if line else ""
+        raise DataError(
+            f"records {table}: rows with more fields than the header has{where}. A field that holds {separator!r} "
+            "must stand in double quotes."
+        ) from None
+
+
+def _first_long_line(table: Path, separator: str) -> int | None:
+    if table.name.endswith(".gz"):
+        return None
+    with table.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+        reader = csv.reader(file, delimiter=separator)
+        try:
+            width = len(next(reader))
+            return next((reader.line_num for fields in reader if len(fields) > width), None)
+        except (csv.Error, StopIteration):
+            return None
+
+
+def _with_roles(source: pl.DataFrame, roles: dict[str, str | None], table: Path) -> pl.DataFrame:
+    """Columns row (from 1), id, subject, image, text, label as cleaned strings; a role without column is null."""
+    for column in roles.values():
+        if column is None:
+            continue
+        if column not in source.columns:
+            raise _no_column(column, source.columns, table)
+        if f"{column}_duplicated_0" in source.columns:
+            raise DataError(f"records {table} has more than one column {column!r}: rename all but one.")
+    frame = source.select(
+        pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias("row"),
+        *(_cleaned(column, role) for role, column in roles.items()),
+    )
+    number = pl.format("row-{}", pl.col("row").cast(pl.String).str.zfill(6))
+    if roles["id"] is None:
+        # Only where an id column was named can an id be missing.
+        frame = frame.with_columns(pl.coalesce("image", number).alias("id"))
+    return frame
+
+
+def _no_column(column: str, known: Sequence[str], table: Path) -> Exception:
+    if len(known) == 1 and any(mark in known[0] for mark in ";\t|"):
+        return DataError(
+            f"records {table} has a single column, {known[0]!r}: its fields seem to be separated by another mark than "
+            f"{_SEPARATORS.get(table.suffix.lower(), ',')!r}. Save it with commas as .csv, or with tabs as .tsv."
+        )
+    return unknown_name(f"column of {table.name}", column, known)
+
+
+def _cleaned(column: str | None, role: str) -> pl.Expr:
+    if column is None:
+        return pl.lit(None, pl.String).alias(role)
+    bare = pl.col(column).str.strip_chars()
+    missing = (bare == "") | (bare.str.to_lowercase() == "nan")
+    # A report stays as it was written; ids and labels lose the blanks around them.
+    return pl.when(~missing).then(pl.col(column) if role == "text" else bare).alias(role)
+
+
+def _drop_unusable(frame: pl.DataFrame, flow: Flow, *, needs_subject: bool) -> pl.DataFrame:
+    number = pl.format("row-{}", pl.col("row").cast(pl.String).str.zfill(6))
+    missing = frame.filter(pl.col("id").is_null()).with_columns(number.alias("id"))
+    flow_frame = pl.concat([frame.filter(pl.col("id").is_not_null()), missing])
+    frame = flow.drop(
+        flow_frame, pl.col("row").is_in(missing["row"].to_list()), step="missing id", reason="the row has no id"
+    )
+    frame = flow.drop(
+        frame,
+        (pl.col("id").str.len_chars() > _MAX_ID_LENGTH) | pl.col("id").str.contains(r"[\x00-\x1f\x7f]"),
+        step="unusable id",
+        reason=f"the id holds a control character or is longer than {_MAX_ID_LENGTH}",
+    )
+    frame = flow.drop(
+        frame,
+        pl.struct(_CONTENT).n_unique().over("id") > 1,
+        step="conflicting id",
+        reason="several rows have this id and differ in label, subject, image or text: none can be trusted",
+    )
+    frame = flow.drop(
+        frame,
+        pl.col("row") > pl.col("row").min().over("id"),
+        step="repeated row",
+        reason="the row repeats an earlier one with the same id; the first is kept",
+    )
+    frame = flow.drop(frame, pl.col("label").is_null(), step="missing label", reason="the row has no label")
+    if needs_subject:
+        frame = flow.drop(
+            frame,
+            pl.col("subject").is_null(),
+            step="missing subject",
+            reason="the row has no subject: it could stand on both sides of a split",
+        )
+    return frame
+
+
+def _resolve_images(frame: pl.DataFrame, flow: Flow, root: Path) -> pl.DataFrame:
+    """Add `image_path`, absolute; leave out rows whose path leads outside `root` or to no file."""
+    paths = [_below(root, value) for value in frame["image"]]
+    frame = frame.with_columns(pl.Series("image_path", paths, pl.String))
+    frame = flow.drop(
+        frame,
+        pl.col("image").is_not_null() & pl.col("image_path").is_null(),
+        step="image outside the image root",
+        reason="the image path leads out of the image root",
+    )
+    exists = [path is None or _is_file(path) for path in frame["image_path"]]
+    frame = frame.with_columns(pl.Series("_exists", exists, pl.Boolean))
+    return flow.drop(
+        frame, ~pl.col("_exists"), step="missing image file", reason="there is no file at the image path"
+    ).drop("_exists")
+
+
+def _below(root: Path, value: str | None) -> str | None:
+    """The normal form of `root`/`value`, None if that lies outside `root`.
+
+    By spelling, not by links: where the owner of the tree links in another disk, that is their wish.
+    """
+    if value is None:
+        return None
+    path = os.path.normpath(root / value)
+    return path if Path(path).is_relative_to(root) else None
+
+
+def _is_file(path: str) -> bool:
+    return os.path.isfile(path)  # noqa: PTH113  (Path.is_file raises on a name that is too long)
+
+
+def _label(frame: pl.DataFrame, flow: Flow, column: str, bins: int | None) -> tuple[pl.DataFrame, Labels]:
+    if frame.is_empty():
+        raise _nothing_left(flow)
+    if bins is None:
+        return frame, as_classes(frame["label"], column=column)
+    frame = frame.with_columns(as_numbers(frame["label"]).alias("_number"))
+    frame = flow.drop(
+        frame, pl.col("_number").is_null(), step="label is no number", reason="bins need a label that is a number"
+    )
+    if frame.is_empty():
+        raise _nothing_left(flow)
+    return frame, as_bins(frame["_number"], bins, column=column)
+
+
+def _nothing_left(flow: Flow) -> DataError:
+    return DataError(f"no usable row is left of {flow.steps[0].n_before}: {flow.summary()}.")

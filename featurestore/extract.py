@@ -1,0 +1,277 @@
+"""Extraction: items -> encoder -> feature set. The one place that knows both encoders and the store.
+
+    decode and preprocess (threads) -> forward in batches -> shard in memory -> durable files (a background thread)
+
+Batches never cross a shard and an image that fails keeps its place in its batch, so the bytes of a row depend on its
+shard alone, not on when, after which interruption, or by how many threads it was made. One bad item never stops a
+run: its reason is recorded by id, and it is tried again when its file or text has changed, or on request.
+"""
+
+import hashlib
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from PIL import Image
+
+from .encoders import Encoder, EncoderSpec, build, get_spec, weights_sha256
+from .errors import DataError, ItemError, unknown_name
+from .featureset import FeatureSet, ShardPlan, create_feature_set
+from .images import decode_image
+from .items import list_items, text_hash
+from .layout import FeatureLayout, shard_rows_for
+from .store import Store
+from .writer import ShardWriter
+
+
+@dataclass
+class ExtractReport:
+    """What an extraction did.
+
+    Attributes:
+        feature_set: `encoder@key`.
+        asked: items asked for.
+        already: of these, committed before.
+        known_failures: of these, failures of an earlier run that were not tried again.
+        extracted: items whose tokens this run committed.
+        failed: reasons by item id, of this run.
+        truncated: reports longer than the context length, of this run.
+        seconds: duration, the encoder's loading included.
+    """
+
+    feature_set: str
+    asked: int
+    already: int = 0
+    known_failures: int = 0
+    extracted: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    truncated: int = 0
+    seconds: float = 0.0
+
+
+_GONE = "the item is no longer in the store"
+
+Progress = Callable[[int, int, int], None]
+"""Called with (items done, items to do, items failed) while a run goes on."""
+
+
+def extract_features(
+    store: Store,
+    backbone: str,
+    *,
+    items: Sequence[str] | None = None,
+    retry_failed: bool = False,
+    device: str = "cpu",
+    batch_size: int = 32,
+    workers: int | None = None,
+    on_progress: Progress | None = None,
+) -> ExtractReport:
+    """Embed what is missing, and only that.
+
+    Args:
+        store: an open store.
+        backbone: name of an encoder (`radfs backbones` lists them).
+        items: ids to embed; None for every item of the encoder's modality.
+        retry_failed: try recorded failures again though their source is unchanged.
+        device: where the encoder runs.
+        batch_size: items a forward pass.
+        workers: threads that decode and preprocess; None for the number of cores.
+        on_progress: told after every batch.
+
+    Raises:
+        UnknownNameError: no such encoder, or an id that the store does not know.
+        DataError: nothing of this modality in the store, or the encoder's weights are not installed.
+        StoreError: another process is extracting into the same feature set.
+    """
+    start = time.monotonic()
+    spec = get_spec(backbone)
+    wanted = _wanted(store, spec, items)
+    feature_set = create_feature_set(store, layout_of(spec))
+    with feature_set.writing():
+        before = feature_set.status(wanted)["state"]
+        report = ExtractReport(feature_set.name, len(wanted), already=int((before == "done").sum()))
+        plans = feature_set.plan(wanted, retry_failed=retry_failed)
+        report.known_failures = 0 if retry_failed else int((before == "failed").sum())
+        if plans:
+            sources = list_items(store, modality=spec.modality).rows_by_key("item", named=True, unique=True)
+            run = _Run(feature_set, build(spec, device=device), sources, report, batch_size, on_progress)
+            run.total = sum(len(plan.items) for plan in plans)
+            run.shards(plans, workers or os.cpu_count() or 1)
+    report.seconds = time.monotonic() - start
+    return report
+
+
+def layout_of(spec: EncoderSpec, *, shard_rows: int | None = None) -> FeatureLayout:
+    """The layout of the feature set that this encoder makes with the weights that are installed here."""
+    dim, length = spec.tokens.dim, spec.context_length
+    grid = spec.tokens.grid
+    tokens = grid[0] * grid[1] if grid is not None else length
+    if tokens is None:
+        raise ValueError(f"encoder {spec.name} has neither a token grid nor a context length")
+    return FeatureLayout(
+        encoder=spec.name,
+        modality=spec.modality,
+        dim=dim,
+        tokens=tokens,
+        has_cls=spec.tokens.has_cls,
+        shard_rows=shard_rows or shard_rows_for(modality=spec.modality, tokens=tokens, dim=dim),
+        what=spec.key_config(weights_sha256(spec)),
+        about={"licence": spec.licence, "description": spec.describe(), "pretraining": list(spec.pretraining)},
+    )
+
+
+def _wanted(store: Store, spec: EncoderSpec, items: Sequence[str] | None) -> pl.DataFrame:
+    known = list_items(store, modality=spec.modality)
+    if items is not None:
+        ids = pl.DataFrame({"item": list(dict.fromkeys(items))}, schema={"item": pl.String})
+        strange = ids.join(known, on="item", how="anti")["item"]
+        if len(strange):
+            raise unknown_name(f"{spec.modality} item", strange[0], known["item"])
+        known = ids.join(known, on="item", how="left", maintain_order="left").select(known.columns)
+    if known.is_empty():
+        raise DataError(
+            f"the store has no {spec.modality} items, which encoder {spec.name} reads. "
+            "Build a cohort that has some (`radfs cohort build --help`)."
+        )
+    return known
+
+
+@dataclass
+class _Run:
+    """One extraction under way."""
+
+    feature_set: FeatureSet
+    encoder: Encoder
+    sources: dict[str, dict[str, Any]]
+    report: ExtractReport
+    batch_size: int
+    on_progress: Progress | None
+    total: int = 0
+    seen: int = 0
+
+    def shards(self, plans: Sequence[ShardPlan], workers: int) -> None:
+        """Make the planned shards; one is made durable while the next is encoded."""
+        fill = self._fill_texts if self.feature_set.modality == "text" else self._fill_images
+        with ThreadPoolExecutor(workers) as readers, ThreadPoolExecutor(1) as disk:
+            committing: Future[None] | None = None
+            for plan in plans:
+                writer = ShardWriter(self.feature_set, plan)
+                fill(writer, readers)
+                if committing is not None:
+                    committing.result()
+                committing = disk.submit(self._commit, writer)
+            if committing is not None:
+                committing.result()
+
+    def _commit(self, writer: ShardWriter) -> None:
+        writer.commit()
+        self.report.failed.update(writer.failed)
+        self.report.extracted += len(writer.plan.items) - len(writer.failed)
+        self.report.truncated += writer.truncated
+
+    def _fill_images(self, writer: ShardWriter, readers: ThreadPoolExecutor) -> None:
+        blank = self.encoder.prepare(Image.new("RGB", (64, 64)))
+        items = writer.plan.items
+        prepared = _ahead(readers, self._prepare_image, items, 4 * self.batch_size)
+        for start in range(0, len(items), self.batch_size):
+            batch = [next(prepared) for _ in items[start : start + self.batch_size]]
+            tokens = self.encoder.encode([blank if p.value is None else p.value for p in batch])
+            patches = tokens.patches.numpy()
+            cls = None if tokens.cls is None else tokens.cls.numpy()
+            for i, source in enumerate(batch):
+                _put(writer, start + i, source, patches[i], cls=None if cls is None else cls[i])
+            self._tell(len(batch), writer)
+
+    def _fill_texts(self, writer: ShardWriter, readers: ThreadPoolExecutor) -> None:
+        prepared = list(readers.map(self._prepare_text, writer.plan.items))
+        for position, source in enumerate(prepared):
+            if source.value is None:
+                writer.fail(position, source.reason, content=source.content)
+        # Reports of like length share a batch: less padding, and the order is the shard's own.
+        order = sorted((i for i, p in enumerate(prepared) if p.value is not None), key=lambda i: len(prepared[i].value))
+        self._tell(len(prepared) - len(order), writer)
+        for start in range(0, len(order), self.batch_size):
+            batch = order[start : start + self.batch_size]
+            encoded = self.encoder.encode([prepared[i].value for i in batch])
+            tokens, lengths = encoded.tokens.numpy(), encoded.lengths.tolist()
+            for i, position in enumerate(batch):
+                row = tokens[i, : lengths[i]]
+                _put(writer, position, prepared[position], row, truncated=bool(encoded.truncated[i]))
+            self._tell(len(batch), writer)
+
+    def _prepare_image(self, item: str) -> "_Prepared":
+        if item not in self.sources:
+            return _Prepared(None, None, _GONE)
+        content = None
+        try:
+            data = Path(self.sources[item]["path"]).read_bytes()
+            content = hashlib.sha256(data).hexdigest()
+            return _Prepared(content, self.encoder.prepare(decode_image(data)))
+        except OSError as error:
+            return _Prepared(content, None, f"the image file cannot be read: {error.strerror or type(error).__name__}")
+        except ItemError as error:
+            return _Prepared(content, None, str(error))
+        except Exception as error:
+            # Bytes from outside can make a decoder raise anything; a run of a million goes on all the same.
+            return _Prepared(content, None, f"unexpected {type(error).__name__} while decoding")
+
+    def _prepare_text(self, item: str) -> "_Prepared":
+        if item not in self.sources:
+            return _Prepared(None, None, _GONE)
+        text = self.sources[item]["text"]
+        try:
+            return _Prepared(text_hash(text), self.encoder.prepare(text))
+        except ItemError as error:
+            return _Prepared(text_hash(text), None, str(error))
+
+    def _tell(self, more: int, writer: ShardWriter) -> None:
+        self.seen += more
+        if self.on_progress is not None:
+            self.on_progress(self.seen, self.total, len(self.report.failed) + len(writer.failed))
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """One item ready for the encoder, or why it is not."""
+
+    content: str | None
+    value: Any
+    reason: str = ""
+
+
+def _put(
+    writer: ShardWriter,
+    position: int,
+    source: _Prepared,
+    tokens: np.ndarray,
+    *,
+    cls: np.ndarray | None = None,
+    truncated: bool = False,
+) -> None:
+    if source.value is None:
+        writer.fail(position, source.reason, content=source.content)
+        return
+    try:
+        writer.put(position, tokens, content=source.content or "", cls=cls, truncated=truncated)
+    except ItemError as error:
+        writer.fail(position, str(error), content=source.content)
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, prepare: Callable[[str], _Prepared], items: Sequence[str], ahead: int
+) -> Iterator[_Prepared]:
+    """`prepare` of every item in order, at most `ahead` of them done or under way before they are asked for."""
+    waiting: deque[Future[_Prepared]] = deque()
+    for item in items:
+        waiting.append(pool.submit(prepare, item))
+        if len(waiting) >= ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()

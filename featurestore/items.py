@@ -1,0 +1,108 @@
+"""Items: the images and reports that a store knows, by id. Knows nothing of labels, subjects or encoders.
+
+An item's id is `dataset/key`; its identity is (modality, id). Items come in immutable parts,
+`items/<dataset>/<number>.parquet`; a later part wins, so that a corrected report replaces the old one.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from .errors import DataError
+from .fsio import parquet_bytes, write_new
+from .store import Store
+
+ITEM_SCHEMA = pl.Schema({"item": pl.String, "modality": pl.String, "path": pl.String, "text": pl.String})
+"""item: `dataset/key`. modality: image or text. path: absolute path of the image file. text: the report."""
+
+MODALITIES = ("image", "text")
+_ITEM_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[^\x00-\x1f\x7f]{1,500}")
+_KEY = ["modality", "item"]
+
+
+def add_items(store: Store, frame: pl.DataFrame) -> None:
+    """Add or redefine items. What is known already in the same form is not written again.
+
+    Args:
+        store: the store.
+        frame: columns of `ITEM_SCHEMA`; all ids of one dataset.
+
+    Raises:
+        DataError: a bad id, modality, a repeated id, an image without a path or a report without text.
+    """
+    frame = frame.select(ITEM_SCHEMA.names()).cast(pl.String)
+    if frame.is_empty():
+        return
+    dataset = _check(frame)
+    while True:
+        parts = _parts(store, dataset)
+        known = _newest(parts)
+        fresh = frame.join(known, on=ITEM_SCHEMA.names(), how="anti", nulls_equal=True)
+        if fresh.is_empty():
+            return
+        number = int(parts[-1].stem) + 1 if parts else 0
+        if write_new(store.items / dataset / f"{number:06d}.parquet", parquet_bytes(fresh)):
+            return
+
+
+def list_items(store: Store, *, modality: str | None = None) -> pl.DataFrame:
+    """The newest definition of every item (of one modality), in the order of ids: columns of `ITEM_SCHEMA`."""
+    datasets = sorted(p.name for p in store.items.iterdir()) if store.items.is_dir() else []
+    frames = [_newest(_parts(store, dataset)) for dataset in datasets]
+    frame = pl.concat(frames) if frames else ITEM_SCHEMA.to_frame()
+    if modality is not None:
+        frame = frame.filter(pl.col("modality") == modality)
+    return frame.sort(_KEY)
+
+
+def text_hash(text: str) -> str:
+    """The sha256 of a report, 64 hexadecimal digits: the identity of its content."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load_for_catalog(part: Path) -> pl.DataFrame:
+    """One part as rows of the catalog's table `items`: how long a report is, never what it says."""
+    frame = pl.read_parquet(part)
+    return frame.select(
+        "item",
+        "modality",
+        pl.lit(part.parent.name).alias("dataset"),
+        "path",
+        pl.col("text").str.len_chars().alias("characters"),
+    )
+
+
+def _parts(store: Store, dataset: str) -> list[Path]:
+    return sorted((store.items / dataset).glob("[0-9]*.parquet"))
+
+
+def _newest(parts: Sequence[Path]) -> pl.DataFrame:
+    if not parts:
+        return ITEM_SCHEMA.to_frame()
+    return pl.concat([pl.read_parquet(p) for p in parts]).unique(_KEY, keep="last", maintain_order=True)
+
+
+def _check(frame: pl.DataFrame) -> str:
+    for item in frame["item"]:
+        if not isinstance(item, str) or not _ITEM_ID.fullmatch(item):
+            raise DataError(
+                f"item id {item!r} is not of the form dataset/key (dataset of letters, digits, '.', '_' and '-'; "
+                "key without control characters, at most 500 long)."
+            )
+    datasets = frame["item"].str.split("/").list.first().unique().to_list()
+    if len(datasets) != 1:
+        raise DataError(f"items of several datasets in one call: {', '.join(sorted(datasets))}. Add them one by one.")
+    bad = frame.filter(~pl.col("modality").is_in(MODALITIES))
+    if not bad.is_empty():
+        raise DataError(f"item {bad['item'][0]} has modality {bad['modality'][0]!r}; known: {', '.join(MODALITIES)}.")
+    content = pl.when(pl.col("modality") == "image").then("path").otherwise("text")
+    bad = frame.filter(content.is_null() | (content.str.strip_chars() == ""))
+    if not bad.is_empty():
+        raise DataError(f"item {bad['item'][0]}: an image needs a path and a report a text that is not blank.")
+    repeated = frame.filter(frame.select(_KEY).is_duplicated())
+    if not repeated.is_empty():
+        raise DataError(f"item {repeated['item'][0]} stands more than once in one call.")
+    return datasets[0]

@@ -1,0 +1,93 @@
+"""Refuse, before anything runs, splits and fractions on which no metric is defined: a class would have no sample."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from cohorts.splits import Split
+from featurestore.errors import DataError
+
+from .rows import CommonRows
+
+
+@dataclass(frozen=True)
+class _TrainingSide:
+    """Labels of the training samples of one split, in the split's order."""
+
+    seed: int
+    split: Split
+    labels: np.ndarray
+    classes: int
+
+    @property
+    def needed(self) -> int:
+        """How many of the first samples are needed until every class has one."""
+        return max(int(np.argmax(self.labels == c)) for c in range(self.classes)) + 1
+
+    def size(self, fraction: float) -> int:
+        """Samples in the subset of this fraction, 0 where it is too small for one."""
+        try:
+            return len(self.split.subset(fraction))
+        except DataError:
+            return 0
+
+    def works(self, fraction: float) -> bool:
+        """Every class has a sample in the subset of this fraction."""
+        return self.size(fraction) >= self.needed
+
+
+def check_classes(rows: CommonRows, fractions: Sequence[float], splits: Mapping[int, Split]) -> None:
+    """Refuse a test part or a training subset in which a class has no sample.
+
+    Args:
+        rows: the common rows of a cohort.
+        fractions: the grid's.
+        splits: seed of the split -> split.
+
+    Raises:
+        DataError: names cohort, seed, fraction, n and class, and what would work.
+    """
+    name, classes = rows.cohort.name, rows.cohort.classes
+    if len(classes) < 2:
+        raise DataError(f"cohort {name} has one class only, {', '.join(classes)}: there is nothing to tell apart.")
+    label_of = dict(rows.samples.select("sample", "label").iter_rows())
+    sides = []
+    for seed, split in splits.items():
+        for part, samples in (("test", split.test), ("training", split.train)):
+            _check_part(rows, [label_of[sample] for sample in samples], f"split seed {seed}", part)
+        sides.append(_TrainingSide(seed, split, np.array([label_of[s] for s in split.train]), len(classes)))
+    for side, fraction in product(sides, fractions):
+        if not side.works(fraction):
+            raise _empty_class_error(rows, side, fraction, _advice(sides, fractions))
+
+
+def _check_part(rows: CommonRows, labels: Sequence[int], split: str, part: str) -> None:
+    classes = rows.cohort.classes
+    absent = set(range(len(classes))) - set(labels)
+    if absent:
+        raise DataError(
+            f"cohort {rows.cohort.name}, {split}: none of the {len(labels)} {part} samples is of class "
+            f"{classes[min(absent)]!r}. Try other seeds (or one split_seed for all), or build the cohort with fewer "
+            "classes or another test share."
+        )
+
+
+def _empty_class_error(rows: CommonRows, side: _TrainingSide, fraction: float, advice: str) -> DataError:
+    n = side.size(fraction)
+    absent = set(range(side.classes)) - set(side.labels[:n].tolist())
+    return DataError(
+        f"cohort {rows.cohort.name}, split seed {side.seed}, fraction {fraction:g}: none of the {n} training samples "
+        f"is of class {rows.cohort.classes[min(absent)]!r}; the first {side.needed} of {len(side.labels)} hold every "
+        f"class. {advice}"
+    )
+
+
+def _advice(sides: Sequence[_TrainingSide], fractions: Sequence[float]) -> str:
+    """The smallest fraction that works for every seed, and the smallest of the grid."""
+    least = max(math.ceil(1e4 * side.needed / len(side.labels)) / 1e4 for side in sides)
+    working = [f for f in fractions if all(side.works(f) for side in sides)]
+    own = f"the smallest of this grid that works is {min(working):g}" if working else "none of this grid works"
+    return f"For every seed: {own}, any from {least:g} on would."

@@ -1,0 +1,28 @@
+"""The table of methods: one file and one line here add a method, and `tests/contracts` finds it by itself."""
+
+from importlib import import_module
+
+from featurestore.errors import unknown_name
+
+from .method import Method
+
+METHODS = {
+    "image": "heads.methods.image:METHOD",
+    "text": "heads.methods.text:METHOD",
+}
+"""Name of a method -> where it is defined, "module:object"."""
+
+
+def get_method(name: str) -> Method:
+    """The method of this name.
+
+    Raises:
+        UnknownNameError: no such method; names the nearest ones and all that are known.
+    """
+    if name not in METHODS:
+        raise unknown_name("method", name, METHODS)
+    module, _, attribute = METHODS[name].partition(":")
+    return getattr(import_module(module), attribute)
+
+
+__all__ = ["METHODS", "Method", "get_method"]

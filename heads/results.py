@@ -1,0 +1,151 @@
+"""Finished runs on disk: `results/<part>/` with runs, epochs and predictions as Parquet. No torch.
+
+A part is a folder that is published in one step, so a run is there with all of its rows or not at all. Parts are the
+truth; the catalog's tables are made from them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from featurestore.catalog import Table
+from featurestore.errors import DamageError
+from featurestore.fsio import publish_folder, write_parquet
+from featurestore.keys import canonical_json, content_key
+from featurestore.store import Store
+
+from .provenance import software
+from .schema import EPOCHS, METRICS, PREDICTIONS, RUNS, polars_schema
+
+if TYPE_CHECKING:
+    from .engine import HeadResult
+    from .plan import PlannedRun
+
+
+@dataclass(frozen=True)
+class RunRows:
+    """The rows of one finished run: one of `runs`, one an epoch, one a test sample."""
+
+    run: dict[str, Any]
+    epochs: pl.DataFrame
+    predictions: pl.DataFrame
+
+
+class FinishedRuns:
+    """The ids of the runs whose results are in a store; each look reads only parts that are new."""
+
+    def __init__(self, store: Store) -> None:
+        self._folder = store.results
+        self._parts: set[Path] = set()
+        self._ids: set[str] = set()
+
+    def refresh(self) -> set[str]:
+        """The ids as of now.
+
+        Raises:
+            DamageError: a part cannot be read.
+        """
+        # A name with a dot in front is a part that a killed process did not finish.
+        for path in sorted(set(self._folder.glob("[!.]*/runs.parquet")) - self._parts):
+            self._ids.update(_read_ids(path))
+            self._parts.add(path)
+        return self._ids
+
+
+def make_rows(
+    planned: "PlannedRun", result: "HeadResult", *, started_at: datetime, seconds: float, device: str
+) -> RunRows:
+    """The rows of a run from what training gave.
+
+    Args:
+        planned: the run.
+        result: what `heads.engine.train_head` returned, test samples in the order of the split.
+        started_at: when training began, in any time zone.
+        seconds: how long it took.
+        device: where it ran.
+    """
+    run = {
+        **_what_columns(planned),
+        **software(),
+        "best_epoch": result.best_epoch,
+        "device": device,
+        "started_at": _utc(started_at),
+        "finished_at": _utc(datetime.now(UTC)),
+        "seconds": seconds,
+        "samples_per_second": result.samples_per_second,
+    }
+    epochs = [(run["run"], e.epoch, e.train_loss, e.test_loss, *(e.metrics[m] for m in METRICS)) for e in result.epochs]
+    test = pl.DataFrame({"sample": planned.split.test}).join(
+        planned.rows.samples.select("sample", "subject", "label"), on="sample", how="left", maintain_order="left"
+    )
+    predictions = test.with_columns(
+        pl.lit(run["run"]).alias("run"),
+        pl.Series("p_last", result.probabilities_last.tolist()),
+        pl.Series("p_best", result.probabilities_best.tolist()),
+    )
+    return RunRows(run, _frame(EPOCHS, epochs), _frame(PREDICTIONS, predictions))
+
+
+def publish(store: Store, finished: Sequence[RunRows]) -> bool:
+    """Write these runs as one part; False if a part with exactly these runs is there already.
+
+    Where two processes finish the same run in different parts, the catalog takes the first by name and skips the
+    other (`Table.unique_by`).
+    """
+
+    def fill(folder: Path) -> None:
+        write_parquet(folder / "runs.parquet", _frame(RUNS, [rows.run for rows in finished]))
+        write_parquet(folder / "epochs.parquet", pl.concat([rows.epochs for rows in finished]))
+        write_parquet(folder / "predictions.parquet", pl.concat([rows.predictions for rows in finished]))
+
+    part = content_key(sorted(rows.run["run"] for rows in finished))
+    return publish_folder(store.results / part, fill)
+
+
+def _what_columns(planned: "PlannedRun") -> dict[str, Any]:
+    """The columns of `runs` that say what the run is and on what."""
+    spec = planned.spec
+    columns: dict[str, Any] = {
+        **{name: value for name, value in spec.what().items() if name in polars_schema(RUNS)},
+        "run": spec.run_id,
+        "cohort": planned.rows.cohort.name,
+        "common_rows": planned.rows.key,
+        "split": spec.split_key,
+        "split_seed": planned.split_seed,
+        "config": canonical_json(spec.what()),
+    }
+    for modality, encoder in (("image", "backbone"), ("text", "text_encoder")):
+        feature_set = planned.features.get(modality)
+        columns[encoder] = feature_set.encoder if feature_set else None
+        columns[f"{modality}_features"] = feature_set.name if feature_set else None
+        columns[f"{modality}_weights_sha256"] = _weights_sha256(feature_set.attrs) if feature_set else None
+    return columns
+
+
+def _weights_sha256(attrs: Mapping[str, Any]) -> str | None:
+    return attrs["what"].get("weights_sha256")
+
+
+def _frame(table: Table, rows: "pl.DataFrame | Sequence[Any]") -> pl.DataFrame:
+    schema = polars_schema(table)
+    if isinstance(rows, pl.DataFrame):
+        return rows.select(schema.names()).cast(dict(schema))
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def _read_ids(path: Path) -> list[str]:
+    try:
+        return pl.read_parquet(path, columns=["run"])["run"].to_list()
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise DamageError(
+            f"results part {path.parent.name} cannot be read ({type(error).__name__}). Delete its folder below "
+            "results/; the next `radfs train` of the same grid makes its runs again."
+        ) from error
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment.astimezone(UTC).replace(tzinfo=None)

@@ -1,0 +1,121 @@
+"""The common rows of a cohort within a grid: the samples that every method of the grid can use. No torch.
+
+A sample counts if it has what the neediest method reads and if its items are committed in every feature set of the
+grid. Samples may be lost to a missing report or to a recorded failure, and are counted; an item that nobody has tried
+to extract is an error, so that a half-extracted set never shrinks a study in silence.
+"""
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from cohorts.cohort import Cohort, load_cohort
+from featurestore.errors import DataError
+from featurestore.featureset import FeatureSet, find_feature_sets, list_feature_sets
+from featurestore.items import list_items
+from featurestore.keys import content_key
+from featurestore.store import Store
+
+from .grid import Grid
+
+
+@dataclass(frozen=True)
+class CommonRows:
+    """What a grid trains and tests on in one cohort.
+
+    Attributes:
+        cohort: the whole cohort.
+        features: modality -> its feature sets, in the order of the grid.
+        samples: the common rows, columns of `Cohort.samples`, in the order of sample ids.
+        content: name of a feature set -> content hash of what it was made from, over the common rows.
+        lost: why samples of the cohort are missing, and how many for that reason, in order of examination.
+    """
+
+    cohort: Cohort
+    features: dict[str, tuple[FeatureSet, ...]]
+    samples: pl.DataFrame
+    content: dict[str, str]
+    lost: tuple[tuple[str, int], ...]
+
+    @property
+    def key(self) -> str:
+        """Content hash of the ids of the common rows."""
+        return content_key(self.samples["sample"].to_list())
+
+
+def find_common_rows(store: Store, grid: Grid, cohort_name: str) -> CommonRows:
+    """The common rows of one cohort of a grid.
+
+    Raises:
+        DataError: an encoder has no feature set here or several, items have not been extracted yet, or no row is left;
+            names the command that mends it.
+        UnknownNameError: no such cohort.
+    """
+    cohort = load_cohort(store, cohort_name)
+    features = {modality: _feature_sets(store, grid.encoders(modality), cohort_name) for modality in grid.modalities()}
+    samples, lost = _with_items(cohort, features)
+    for modality, feature_sets in features.items():
+        items = list_items(store, modality=modality)
+        for feature_set in feature_sets:
+            status = feature_set.status(items).select(pl.col("item").alias(modality), "state", "content")
+            samples, failed = _committed(samples, status, feature_set, cohort_name)
+            lost.append((f"failed in {feature_set.name}", failed))
+    if samples.is_empty():
+        reasons = ", ".join(f"{n} {reason}" for reason, n in lost if n)
+        raise DataError(f"cohort {cohort_name}: none of its {cohort.samples.height} samples can be used ({reasons}).")
+    content = {s.name: content_key(samples[s.name].to_list()) for sets in features.values() for s in sets}
+    return CommonRows(cohort, features, samples.select(cohort.samples.columns), content, tuple(lost))
+
+
+def _feature_sets(store: Store, names: tuple[str, ...], cohort_name: str) -> tuple[FeatureSet, ...]:
+    found = tuple(_feature_set(store, name, cohort_name) for name in names)
+    for i, feature_set in enumerate(found):
+        if feature_set in found[:i]:
+            raise DataError(f"the grid names feature set {feature_set.name} twice: {', '.join(names)}.")
+    return found
+
+
+def _feature_set(store: Store, name: str, cohort_name: str) -> FeatureSet:
+    """The one feature set that `name` (an encoder, or `encoder@key`) means in this store."""
+    found = find_feature_sets(store, name)
+    encoder = name.partition("@")[0]
+    if not found:
+        others = [s.name for s in list_feature_sets(store) if s.encoder == encoder]
+        has = f" It has {', '.join(others)}." if others else ""
+        raise DataError(f"the store has no tokens of {name}.{has} Run: {_extract_command(encoder, cohort_name)}")
+    if len(found) > 1:
+        names = ", ".join(s.name for s in found)
+        raise DataError(f"the store has several feature sets of {name}: {names}. Name one of them in the grid.")
+    return found[0]
+
+
+def _extract_command(encoder: str, cohort_name: str) -> str:
+    return f"radfs extract --backbone {encoder} --cohort {cohort_name}"
+
+
+def _with_items(
+    cohort: Cohort, features: dict[str, tuple[FeatureSet, ...]]
+) -> tuple[pl.DataFrame, list[tuple[str, int]]]:
+    """The samples that have an item of every modality read, in the order of ids, and how many have not."""
+    samples, lost = cohort.samples.sort("sample"), []
+    for modality in features:
+        kept = samples.filter(pl.col(modality).is_not_null())
+        lost.append((f"without {modality}", samples.height - kept.height))
+        samples = kept
+    return samples, lost
+
+
+def _committed(
+    samples: pl.DataFrame, status: pl.DataFrame, feature_set: FeatureSet, cohort_name: str
+) -> tuple[pl.DataFrame, int]:
+    """The samples whose item is committed in this set, with its content hash as a column, and how many failed."""
+    joined = samples.join(status, on=feature_set.modality, how="left", maintain_order="left")
+    untried = joined.filter(pl.col("state").is_null() | (pl.col("state") == "missing"))
+    if not untried.is_empty():
+        raise DataError(
+            f"cohort {cohort_name}: {untried.height} of {samples.height} {feature_set.modality} items are not in "
+            f"feature set {feature_set.name} yet, the first is {untried[feature_set.modality][0]}. "
+            f"Run: {_extract_command(feature_set.encoder, cohort_name)}"
+        )
+    done = joined.filter(pl.col("state") == "done").drop("state").rename({"content": feature_set.name})
+    return done, joined.height - done.height

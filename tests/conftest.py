@@ -1,0 +1,23 @@
+"""Fixtures that several test folders share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from featurestore.store import Store, open_store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """An empty store."""
+    return open_store(tmp_path / "store", create=True)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of real radiographs, from $RADFS_TEST_DATA or beside the checkout."""
+    folder = Path(os.environ.get("RADFS_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not (folder / "nih-cxr14-64px" / "records.csv").is_file():
+        pytest.skip("no real data: set RADFS_TEST_DATA")
+    return folder
