@@ -17,7 +17,7 @@ def backbones(context: typer.Context) -> None:
         return
     import polars as pl
 
-    from featurestore.encoders import list_specs, locate_weights
+    from featurestore.encoders import is_available, list_specs
 
     from .output import print_frame
 
@@ -34,7 +34,7 @@ def backbones(context: typer.Context) -> None:
                 "dim": dim,
                 "bytes": f"{n_bytes:,} an image" if grid else f"{n_bytes:,} a token",
                 "licence": spec.licence,
-                "weights": "here" if locate_weights(spec) else "missing",
+                "weights": "here" if is_available(spec) else "missing",
             }
         )
     print_frame(pl.DataFrame(rows))
@@ -48,12 +48,12 @@ def show(name: Annotated[str, typer.Argument(help="Name of an encoder.")]) -> No
     """
     import json
 
-    from featurestore.encoders import get_spec, locate_weights, weights_sha256
+    from featurestore.encoders import get_spec, is_available, weights_sha256
 
     spec = get_spec(name)
     typer.echo(f"{spec.name}: {spec.describe()}")
     typer.echo(f"licence: {spec.licence}; pre-trained on: {', '.join(spec.pretraining) or 'nothing'}")
-    found = locate_weights(spec)
+    found = is_available(spec)
     typer.echo(f"weights: {'here' if found else 'missing'}")
     if found:
         typer.echo(json.dumps(spec.key_config(weights_sha256(spec)), indent=1))

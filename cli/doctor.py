@@ -71,10 +71,10 @@ def check_libraries() -> Iterator[Finding]:
 
 def check_weights() -> Iterator[Finding]:
     """Which encoders could run."""
-    from featurestore.encoders import list_specs, locate_weights
+    from featurestore.encoders import is_available, list_specs
 
-    here = [spec.name for spec in list_specs() if locate_weights(spec)]
-    missing = [spec.name for spec in list_specs() if not locate_weights(spec)]
+    here = [spec.name for spec in list_specs() if is_available(spec)]
+    missing = [spec.name for spec in list_specs() if not is_available(spec)]
     yield ("ok", f"encoders with weights: {', '.join(here)}")
     if missing:
         yield (

@@ -68,7 +68,7 @@ def extract_features(
     *,
     items: Sequence[str] | None = None,
     retry_failed: bool = False,
-    device: str = "cpu",
+    device: str = "auto",
     batch_size: int = 32,
     workers: int | None = None,
     on_progress: Progress | None = None,
@@ -80,7 +80,7 @@ def extract_features(
         backbone: name of an encoder (`radfs backbones` lists them).
         items: ids to embed; None for every item of the encoder's modality.
         retry_failed: try recorded failures again though their source is unchanged.
-        device: where the encoder runs.
+        device: where the encoder runs: cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.
         batch_size: items a forward pass.
         workers: threads that decode and preprocess; None for the number of cores.
         on_progress: told after every batch.
@@ -101,7 +101,7 @@ def extract_features(
         report.known_failures = 0 if retry_failed else int((before == "failed").sum())
         if plans:
             sources = list_items(store, modality=spec.modality).rows_by_key("item", named=True, unique=True)
-            run = _Run(feature_set, build(spec, device=device), sources, report, batch_size, on_progress)
+            run = _Run(feature_set, build(spec, device=_device(device)), sources, report, batch_size, on_progress)
             run.total = sum(len(plan.items) for plan in plans)
             run.shards(plans, workers or os.cpu_count() or 1)
     report.seconds = time.monotonic() - start
@@ -125,6 +125,20 @@ def layout_of(spec: EncoderSpec, *, shard_rows: int | None = None) -> FeatureLay
         what=spec.key_config(weights_sha256(spec)),
         about={"licence": spec.licence, "description": spec.describe(), "pretraining": list(spec.pretraining)},
     )
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(name).type
+    except RuntimeError as error:
+        raise DataError(f"device {name!r} is unknown; give auto, cpu or cuda.") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise DataError(f"device {name!r} asks for a GPU and torch sees none here; give auto or cpu.")
+    return name
 
 
 def _wanted(store: Store, spec: EncoderSpec, items: Sequence[str] | None) -> pl.DataFrame:

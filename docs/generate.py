@@ -1,0 +1,61 @@
+"""Write the pages that follow from the code: docs/schema.md and docs/cli.md. A test holds them to it.
+
+    python docs/generate.py
+"""
+
+from pathlib import Path
+
+from typer.main import get_command
+from typer.testing import CliRunner
+
+DOCS = Path(__file__).parent
+
+
+def schema_page() -> str:
+    """The tables and views of a store, from the packages' own definitions."""
+    import cohorts.schema
+    import featurestore.schema
+    import heads.schema
+    from featurestore.catalog import Table
+
+    lines = [
+        "# Tables and views",
+        "",
+        "What `radfs query` sees. This page is made by `docs/generate.py` from the schema modules; the truth behind each",
+        "table is named with it. Reports' texts are never in the catalog.",
+        "",
+    ]
+    views = [*heads.schema.VIEWS, *featurestore.schema.VIEWS]
+    tables = [*heads.schema.TABLES, *cohorts.schema.TABLES, *featurestore.schema.TABLES]
+    for kind, members in (("Views", views), ("Tables", tables)):
+        lines += [f"## {kind}", ""]
+        for member in members:
+            truth = f" Truth: `{member.truth}`." if isinstance(member, Table) else ""
+            lines += [f"### `{member.name}`", "", f"{member.comment}{truth}", "", "| column | type | meaning |", "|---|---|---|"]
+            lines += [f"| `{c.name}` | {c.type} | {c.comment.replace('|', '/')} |" for c in member.columns]
+            lines.append("")
+    return "\n".join(lines)
+
+
+def cli_page() -> str:
+    """`--help` of every command."""
+    from cli.main import app
+
+    lines = ["# Commands", "", "Made by `docs/generate.py` from the commands' own `--help`.", ""]
+    for path in _command_paths(get_command(app), []):
+        # A fixed width and no colours: the page must not depend on the terminal that it was made in.
+        environment = {"COLUMNS": "100", "TERMINAL_WIDTH": "100", "NO_COLOR": "1", "TERM": "dumb"}
+        result = CliRunner().invoke(app, [*path, "--help"], env=environment, prog_name="radfs")
+        text = "\n".join(line.rstrip() for line in result.stdout.strip("\n").splitlines())
+        lines += [f"## `{' '.join(['radfs', *path])}`", "", "```text", text, "```", ""]
+    return "\n".join(lines)
+
+
+def _command_paths(command: object, path: list[str]) -> list[list[str]]:
+    children: dict[str, object] = getattr(command, "commands", {})
+    return [path, *[p for name, child in children.items() for p in _command_paths(child, [*path, name])]]
+
+
+if __name__ == "__main__":
+    (DOCS / "schema.md").write_text(schema_page())
+    (DOCS / "cli.md").write_text(cli_page())
