@@ -41,7 +41,7 @@ fmt: setup ## format and fix what can be fixed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: setup ## generate docs/schema.md, docs/cli.md
+docs: setup ## make docs/schema.md, docs/cli.md and the file map anew
 	$(BIN)/python docs/generate.py
 
 bench: setup ## run every benchmark (ratios against a baseline in the same run)

@@ -40,6 +40,7 @@ def build_table(
             show_default="the cohort's name",
         ),
     ] = None,
+    licence: Annotated[str, typer.Option(help="Licence of the data; `radfs info` shows it.")] = "not stated",
     test_share: TestShareOption = 0.2,
     replace: ReplaceOption = False,
     store: StoreOption = DEFAULT_STORE,
@@ -64,6 +65,7 @@ def build_table(
         image_root=image_root,
         bins=bins,
         dataset=dataset,
+        licence=licence,
         test_share=test_share,
         replace=replace,
     )

@@ -48,12 +48,9 @@ def demo(
         extract_command.print_report(report)
 
     from heads.grid import Grid
-    from heads.train import train_grid
 
     _step(4, "attention heads: image and text, 3 training sizes, 5 seeds")
-    with progress_bar("train", "runs") as tell:
-        trained = train_grid(store, Grid(**GRID), on_progress=tell)
-    train_command.print_report(trained)
+    train_command.run_grid(store, Grid(**GRID))
 
     from heads.catalog import open_catalog
     from heads.figures import learning_curves
@@ -63,7 +60,7 @@ def demo(
     catalog.fold()
     print_frame(catalog.query(_SUMMARY))
     picture = out / "learning_curves.png"
-    learning_curves(store, picture)
+    learning_curves(catalog.query("SELECT * FROM summary"), picture)
     typer.echo(f"\nlearning curves: {picture}")
     typer.echo(f'next: radfs query --store {store.root} "SELECT * FROM results LIMIT 5"')
 

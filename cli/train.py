@@ -8,6 +8,8 @@ import typer
 from .options import DEFAULT_STORE, StoreOption
 
 if TYPE_CHECKING:
+    from featurestore.store import Store
+    from heads.grid import Grid
     from heads.train import TrainReport
 
 
@@ -27,8 +29,6 @@ def train(
     from heads.grid import read_grid
     from heads.plan import make_plan
 
-    from .output import progress_bar
-
     opened = open_store(store)
     checked = read_grid(grid)
     if dry_run:
@@ -36,16 +36,25 @@ def train(
             typer.echo(line)
         return
 
-    from heads.train import train_grid  # loads torch: only once the grid is known to be right
-
-    with progress_bar("train", "runs") as tell:
-        report = train_grid(opened, checked, on_progress=tell)
-    print_report(report)
-    if report.failed:
+    if run_grid(opened, checked).failed:
         raise typer.Exit(1)
 
 
-def print_report(report: "TrainReport") -> None:
-    """Say what a grid did; failed runs by id."""
+def run_grid(store: "Store", grid: "Grid") -> "TrainReport":
+    """Train a grid with a bar, and say what it did; failed runs by id."""
+    from heads.train import Progress, train_grid  # loads torch: only once the grid is known to be right
+
+    from .output import progress_bar
+
+    failed: list[str] = []
+    with progress_bar("train", "runs") as tell:
+
+        def on_progress(progress: Progress) -> None:
+            if progress.outcome == "failed":
+                failed.append(progress.run.spec.run_id)
+            tell(progress.finished, progress.total, len(failed))
+
+        report = train_grid(store, grid, on_progress=on_progress)
     for line in report.lines():
         typer.echo(line)
+    return report

@@ -7,6 +7,7 @@ from featurestore.errors import unknown_name
 
 from .build import BuildReport
 from .cohort import Cohort, list_cohorts, load_cohort, load_excluded, load_flow
+from .describe import cohort_items, describe_cohort
 from .phantom import build_phantom
 from .splits import Split, make_split, save_split
 from .table import build_table
@@ -25,6 +26,8 @@ __all__ = [
     "Split",
     "build_phantom",
     "build_table",
+    "cohort_items",
+    "describe_cohort",
     "get_builder",
     "list_cohorts",
     "load_cohort",

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from featurestore.errors import DamageError, DataError
-from featurestore.items import ITEM_SCHEMA, add_items
+from featurestore.items import ITEM_SCHEMA, add_items, list_items
 from featurestore.store import Store
 
 from .cohort import SAMPLE_SCHEMA, Cohort, check_name, cohort_key, folder, list_cohorts, load_cohort, save_cohort
@@ -96,13 +96,14 @@ def draft_cohort(
     classes: tuple[str, ...],
     test_share: float,
     licence: str,
+    dataset: str | None = None,
     notes: tuple[str, ...] = (),
     recipe: Mapping[str, Any] | None = None,
 ) -> Draft:
     """Work out samples, items and key; writes nothing.
 
     Args:
-        name: the cohort's name; ids of samples and items are `<name>/<row id>`.
+        name: the cohort's name.
         rows: columns of `ROW_SCHEMA`.
         flow: the steps that led to these rows.
         builder: name in `COHORT_BUILDERS`.
@@ -110,6 +111,7 @@ def draft_cohort(
         classes: names of the classes.
         test_share: share of the samples on the test side.
         licence: of the data.
+        dataset: ids of samples and items are `<dataset>/<row id>`; None for the cohort's name.
         notes: lines for the report.
         recipe: see `cohort_key`.
 
@@ -117,10 +119,12 @@ def draft_cohort(
         DataError: a name or test share that is not allowed.
     """
     check_name(name)
+    dataset = name if dataset is None else dataset
+    check_name(dataset, what="dataset")
     if not 0 < test_share < 1:
         raise DataError(f"test share {test_share} is outside (0, 1): 0.2 keeps one sample in five for the test.")
     rows = rows.select(ROW_SCHEMA.names()).cast(ROW_SCHEMA).sort("id")
-    item = pl.format("{}/{}", pl.lit(name), "id")
+    item = pl.format("{}/{}", pl.lit(dataset), "id")
     samples = rows.select(
         item.alias("sample"),
         "subject",
@@ -133,7 +137,7 @@ def draft_cohort(
     texts = dict(rows.filter(pl.col("text").is_not_null()).select(item, "text").iter_rows())
     cohort = Cohort(
         name=name,
-        key=cohort_key(name, samples, texts, classes=classes, test_share=test_share, recipe=recipe),
+        key=cohort_key(dataset, samples, texts, classes=classes, test_share=test_share, recipe=recipe),
         task="binary" if len(classes) == 2 else "multiclass",
         classes=classes,
         test_share=test_share,
@@ -145,7 +149,9 @@ def draft_cohort(
     return Draft(cohort, _items(rows.with_columns(item.alias("item"))), flow, (*_missing(rows), *notes))
 
 
-def commit(store: Store, draft: Draft, *, replace: bool, before_items: Callable[[], None] | None = None) -> BuildReport:
+def commit(
+    store: Store, draft: Draft, *, replace: bool, before_items: Callable[[], object] | None = None
+) -> BuildReport:
     """Register the items and write the cohort; a second time with the same content changes nothing.
 
     Args:
@@ -155,7 +161,7 @@ def commit(store: Store, draft: Draft, *, replace: bool, before_items: Callable[
         before_items: makes the image files; called only once it is sure that the cohort may be written.
 
     Raises:
-        DataError: the name stands for other content and `replace` is off.
+        DataError: the name stands for other content, or an item for another report, and `replace` is off.
     """
     cohort = draft.cohort
     known = _known(store, cohort.name, replace=replace)
@@ -164,6 +170,8 @@ def commit(store: Store, draft: Draft, *, replace: bool, before_items: Callable[
             f"cohort {cohort.name!r} exists with other content: {_changes(known, cohort)}. "
             "Replace it with --replace, or choose another name."
         )
+    if not replace:
+        _refuse_other_texts(store, draft.items)
     if before_items is not None:
         before_items()
     add_items(store, draft.items)
@@ -185,6 +193,20 @@ def commit(store: Store, draft: Draft, *, replace: bool, before_items: Callable[
         notes=draft.notes,
         excluded_path=folder(store, cohort.name, cohort.key) / "excluded.parquet",
     )
+
+
+def _refuse_other_texts(store: Store, items: pl.DataFrame) -> None:
+    """Refuse to give an item that the store knows another report: cohorts of one dataset share their items.
+
+    An image's path may change, for a folder may move; whether its bytes did is found out at extraction.
+    """
+    known = list_items(store, modality="text").select("item", known="text")
+    other = items.join(known, on="item").filter((pl.col("modality") == "text") & (pl.col("text") != pl.col("known")))
+    if not other.is_empty():
+        raise DataError(
+            f"the store holds another report for item {other['item'][0]} (and {other.height - 1} more). Replace the "
+            "reports with --replace, which takes their tokens out of use, or choose another --dataset."
+        )
 
 
 def _items(rows: pl.DataFrame) -> pl.DataFrame:

@@ -84,17 +84,17 @@ class Cohort:
         }
 
 
-def check_name(name: str) -> None:
+def check_name(name: str, *, what: str = "cohort") -> None:
     """Refuse a name that cannot be a folder, a part of an item id and a word in SQL alike."""
     if not _NAME.fullmatch(name):
         raise DataError(
-            f"cohort name {name!r} is not allowed: use lower-case letters, digits, '.', '_' and '-', "
+            f"{what} name {name!r} is not allowed: use lower-case letters, digits, '.', '_' and '-', "
             "and begin with a letter or a digit."
         )
 
 
 def cohort_key(
-    name: str,
+    dataset: str,
     samples: pl.DataFrame,
     texts: Mapping[str, str],
     *,
@@ -104,11 +104,11 @@ def cohort_key(
 ) -> str:
     """The content key of a cohort: samples, labels, texts, classes and test share.
 
-    The bytes of images are not in it (feature sets check those, item by item), nor is the name: ids count without
-    the prefix `<name>/`.
+    The bytes of images are not in it (feature sets check those, item by item), nor is any name: ids count without
+    the prefix `<dataset>/`.
 
     Args:
-        name: the cohort's name.
+        dataset: the first part of the ids.
         samples: columns of `SAMPLE_SCHEMA`, in the order of ids.
         texts: the report of every text item.
         classes: names of the classes.
@@ -117,7 +117,7 @@ def cohort_key(
     """
 
     def local(item: str | None) -> str | None:
-        return item.removeprefix(f"{name}/") if item is not None else None
+        return item.removeprefix(f"{dataset}/") if item is not None else None
 
     rows = [
         (local(sample), subject, study, local(image), text_hash(texts[text]) if text is not None else None, label)

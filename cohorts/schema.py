@@ -32,9 +32,7 @@ def _load_cohort(path: Path) -> pl.DataFrame:
 
 
 _COHORT = Column("cohort", "TEXT", "name of the cohort")
-_KEY = Column(
-    "cohort_key", "TEXT", "hash of samples, labels, texts, classes, test share; a replaced version differs"
-)
+_KEY = Column("cohort_key", "TEXT", "hash of samples, labels, texts, classes, test share; a replaced version differs")
 _SAMPLE = Column("sample", "TEXT", "id of the sample: dataset/key, as its items")
 
 TABLES = (

@@ -21,6 +21,7 @@ from .labels import Labels, as_bins, as_classes, as_numbers
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _MAX_ID_LENGTH = 500
 _CONTENT = ("subject", "image", "text", "label")
+_ROW_NUMBER = pl.format("row-{}", pl.col("row").cast(pl.String).str.zfill(6))
 
 
 def build_table(
@@ -35,6 +36,7 @@ def build_table(
     id_col: str | None = None,
     image_root: str | os.PathLike[str] | None = None,
     bins: int | None = None,
+    dataset: str | None = None,
     test_share: float = 0.2,
     licence: str = "not stated",
     replace: bool = False,
@@ -52,6 +54,8 @@ def build_table(
         id_col: id of the row; else the value of `image_col`, else the row's number (`row-000001`).
         image_root: folder that the image paths are relative to; else the table's own folder.
         bins: cut a numeric label into this many bins of about equal size.
+        dataset: first part of the items' ids; None for the cohort's name. Cohorts of one dataset (several labels of
+            one table) share images and reports, which are embedded once.
         test_share: share of the samples on the test side.
         licence: of the data.
         replace: whether a cohort of this name with other content may be replaced.
@@ -89,6 +93,7 @@ def build_table(
         **{f"{role}_col": column for role, column in roles.items()},
         "image_root": str(root) if image_col is not None else None,
         "bins": bins,
+        "dataset": dataset,
         "bin_edges": labels.edges,
     }
     draft = draft_cohort(
@@ -100,6 +105,7 @@ def build_table(
         classes=labels.classes,
         test_share=test_share,
         licence=licence,
+        dataset=dataset,
         notes=() if subject_col is not None else (_NO_SUBJECT,),
     )
     return commit(store, draft, replace=replace)
@@ -164,16 +170,23 @@ def _read_parquet(table: Path) -> pl.DataFrame:
 
 def _read_text(table: Path, separator: str) -> pl.DataFrame:
     try:
-        return pl.read_csv(table, separator=separator, infer_schema=False)
+        frame = pl.read_csv(table, separator=separator, infer_schema=False)
     except pl.exceptions.ComputeError as error:
         if "utf-8" in str(error):
-            raise DataError(f"records {table} is not UTF-8 text: save it with that encoding.") from None
+            raise _not_utf8(table) from None
         line = _first_long_line(table, separator)
-        where = f" (the record at line {line} is the first)" if line else ""
+        fault = f"a record with more fields than the header, the first at line {line}" if line else "misplaced quotes"
         raise DataError(
-            f"records {table}: rows with more fields than the header has{where}. A field that holds {separator!r} "
-            "must stand in double quotes."
+            f"records {table}: {fault}. A field that holds {separator!r}, a quote or a line break must stand in double "
+            "quotes, with its own quotes doubled."
         ) from None
+    if any("\ufffd" in column for column in frame.columns):
+        raise _not_utf8(table)
+    return frame
+
+
+def _not_utf8(table: Path) -> DataError:
+    return DataError(f"records {table} is not UTF-8 text: save it with that encoding.")
 
 
 def _first_long_line(table: Path, separator: str) -> int | None:
@@ -201,10 +214,9 @@ def _with_roles(source: pl.DataFrame, roles: dict[str, str | None], table: Path)
         pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias("row"),
         *(_cleaned(column, role) for role, column in roles.items()),
     )
-    number = pl.format("row-{}", pl.col("row").cast(pl.String).str.zfill(6))
     if roles["id"] is None:
         # Only where an id column was named can an id be missing.
-        frame = frame.with_columns(pl.coalesce("image", number).alias("id"))
+        frame = frame.with_columns(pl.coalesce("image", _ROW_NUMBER).alias("id"))
     return frame
 
 
@@ -227,12 +239,10 @@ def _cleaned(column: str | None, role: str) -> pl.Expr:
 
 
 def _drop_unusable(frame: pl.DataFrame, flow: Flow, *, needs_subject: bool) -> pl.DataFrame:
-    number = pl.format("row-{}", pl.col("row").cast(pl.String).str.zfill(6))
-    missing = frame.filter(pl.col("id").is_null()).with_columns(number.alias("id"))
-    flow_frame = pl.concat([frame.filter(pl.col("id").is_not_null()), missing])
-    frame = flow.drop(
-        flow_frame, pl.col("row").is_in(missing["row"].to_list()), step="missing id", reason="the row has no id"
-    )
+    """Leave out rows that lack an id, a label or a subject, and all but the first of rows that say the same."""
+    # A row without an id goes by its number in the report.
+    frame = frame.with_columns(pl.col("id").is_null().alias("_no_id"), pl.coalesce("id", _ROW_NUMBER).alias("id"))
+    frame = flow.drop(frame, pl.col("_no_id"), step="missing id", reason="the row has no id").drop("_no_id")
     frame = flow.drop(
         frame,
         (pl.col("id").str.len_chars() > _MAX_ID_LENGTH) | pl.col("id").str.contains(r"[\x00-\x1f\x7f]"),

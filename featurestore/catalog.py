@@ -19,7 +19,7 @@ from typing import Any
 import duckdb
 import polars as pl
 
-from .errors import DataError, StoreError
+from .errors import DamageError, DataError, StoreError
 from .keys import content_key
 from .store import Store
 
@@ -203,8 +203,19 @@ def _fold_table(connection: duckdb.DuckDBPyConnection, table: Table, root: Path,
         folded = {}
     for path, stamp in files.items():
         if path not in folded:
-            frame = pl.read_parquet(root / path) if table.load is None else table.load(root / path)
-            _insert(connection, table, frame.select([c.name for c in table.columns]), path, stamp)
+            _insert(connection, table, _load(table, root / path), path, stamp)
+
+
+def _load(table: Table, path: Path) -> pl.DataFrame:
+    """One truth file as rows of its table."""
+    try:
+        frame = pl.read_parquet(path) if table.load is None else table.load(path)
+        return frame.select([c.name for c in table.columns])
+    except (OSError, pl.exceptions.PolarsError, KeyError, ValueError) as error:
+        raise DamageError(
+            f"{path.parent.name}/{path.name} cannot be read for the table {table.name} ({type(error).__name__}): "
+            f"the file is damaged. Move {path} away, and make it anew with the command that made it."
+        ) from error
 
 
 def _insert(connection: duckdb.DuckDBPyConnection, table: Table, incoming: pl.DataFrame, path: str, stamp: str) -> None:

@@ -123,7 +123,7 @@ class FeatureSet:
         stamps = self.allocated().select("row", "stamp")
         frame = items.join(self.committed().join(stamps, on="row", how="left"), on="item", how="left")
         same = [_same_source(row) for row in frame.iter_rows(named=True)]
-        state = pl.when(pl.Series(same)).then("state").otherwise(pl.lit("missing"))
+        state = pl.when(pl.Series(same, dtype=pl.Boolean)).then("state").otherwise(pl.lit("missing"))
         return frame.with_columns(state=state).select(COMMIT_SCHEMA.names())
 
     def plan(self, items: pl.DataFrame, *, retry_failed: bool = False) -> list[ShardPlan]:

@@ -1,8 +1,8 @@
 """The reference head: the paper's attention head as plainly as PyTorch says it, one head, one loop.
 
-This is the truth that everything faster is judged by, so it stays boring: no algebra, no sharing between runs, no clever
-batching. It takes from the engine only what must be common to be comparable: initial parameters, batch order, dropout
-masks, the checks of the inputs and the record of epochs with its metrics.
+This is the truth that everything faster is judged by, so it stays boring: no algebra, no sharing between runs, no
+clever batching. It takes from the engine only what must be common to be comparable: initial parameters, batch order,
+dropout masks, the checks of the inputs, and the record of epochs with its metrics.
 """
 
 import math

@@ -133,7 +133,7 @@ def _weights_sha256(attrs: Mapping[str, Any]) -> str | None:
 def _frame(table: Table, rows: "pl.DataFrame | Sequence[Any]") -> pl.DataFrame:
     schema = polars_schema(table)
     if isinstance(rows, pl.DataFrame):
-        return rows.select(schema.names()).cast(dict(schema))
+        return rows.select(schema.names()).cast(schema)
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 

@@ -52,17 +52,16 @@ def find_common_rows(store: Store, grid: Grid, cohort_name: str) -> CommonRows:
         UnknownNameError: no such cohort.
     """
     cohort = load_cohort(store, cohort_name)
+    samples, lost = _with_items(cohort, grid.modalities())
     features = {modality: _feature_sets(store, grid.encoders(modality), cohort_name) for modality in grid.modalities()}
-    samples, lost = _with_items(cohort, features)
     for modality, feature_sets in features.items():
         items = list_items(store, modality=modality)
         for feature_set in feature_sets:
-            status = feature_set.status(items).select(pl.col("item").alias(modality), "state", "content")
+            asked = items.filter(pl.col("item").is_in(samples[modality].implode()))
+            status = feature_set.status(asked).select(pl.col("item").alias(modality), "state", "content")
             samples, failed = _committed(samples, status, feature_set, cohort_name)
             lost.append((f"failed in {feature_set.name}", failed))
-    if samples.is_empty():
-        reasons = ", ".join(f"{n} {reason}" for reason, n in lost if n)
-        raise DataError(f"cohort {cohort_name}: none of its {cohort.samples.height} samples can be used ({reasons}).")
+            _refuse_empty(samples, cohort, lost)
     content = {s.name: content_key(samples[s.name].to_list()) for sets in features.values() for s in sets}
     return CommonRows(cohort, features, samples.select(cohort.samples.columns), content, tuple(lost))
 
@@ -93,16 +92,24 @@ def _extract_command(encoder: str, cohort_name: str) -> str:
     return f"radfs extract --backbone {encoder} --cohort {cohort_name}"
 
 
-def _with_items(
-    cohort: Cohort, features: dict[str, tuple[FeatureSet, ...]]
-) -> tuple[pl.DataFrame, list[tuple[str, int]]]:
+def _with_items(cohort: Cohort, modalities: tuple[str, ...]) -> tuple[pl.DataFrame, list[tuple[str, int]]]:
     """The samples that have an item of every modality read, in the order of ids, and how many have not."""
     samples, lost = cohort.samples.sort("sample"), []
-    for modality in features:
+    for modality in modalities:
         kept = samples.filter(pl.col(modality).is_not_null())
         lost.append((f"without {modality}", samples.height - kept.height))
         samples = kept
+    _refuse_empty(samples, cohort, lost)
     return samples, lost
+
+
+def _refuse_empty(samples: pl.DataFrame, cohort: Cohort, lost: list[tuple[str, int]]) -> None:
+    if samples.is_empty():
+        reasons = ", ".join(f"{n} {reason}" for reason, n in lost if n)
+        raise DataError(
+            f"cohort {cohort.name}: none of its {cohort.samples.height} samples can be used by every method of the "
+            f"grid ({reasons}). Leave out the method that reads what is missing, or build the cohort with it."
+        )
 
 
 def _committed(

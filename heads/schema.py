@@ -197,7 +197,10 @@ ORDER BY cohort, method, backbone, text_encoder, fraction, epochs
 
 
 def _statistics_columns(metric: str) -> tuple[Column, ...]:
-    interval = "end of the 95% confidence interval of the mean over seeds (Student t, n_seeds - 1 degrees of freedom)"
+    interval = (
+        "end of the 95% confidence interval of the mean over seeds (Student t, n_seeds - 1 degrees of freedom, "
+        "not cut to 0..1)"
+    )
     return (
         Column(f"{metric}_mean", "DOUBLE", f"mean over seeds of {metric}, last epoch: {METRICS[metric]}"),
         Column(f"{metric}_sd", "DOUBLE", f"standard deviation over seeds of {metric}; null for one seed"),

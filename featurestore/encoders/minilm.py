@@ -7,7 +7,7 @@ code from it, no network.
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
 from .frozen import TextEncoder
@@ -60,7 +60,8 @@ SPEC = EncoderSpec(
 def build(spec: EncoderSpec, *, device: str) -> TextEncoder:
     """The encoder with its weights on `device`."""
     folder = weight_files(spec)[0].parent
-    network = _load_network(folder).to(device)  # pyright: ignore[reportArgumentType]
+    network: Any = _load_network(folder)
+    network.to(device)
     tokenizer = _load_tokenizer(folder, spec)
 
     def tokenize(text: str) -> PreparedText:

@@ -1,7 +1,7 @@
 """A seeded random patch projection: the image encoder for tests. 16 tokens and a class token, nothing to install.
 
-Every number it computes is an integer below 2**24 times a power of two, so float32 holds it exactly: tokens are the
-same bytes on every platform, device, thread count and batch size.
+Every number it computes is an integer below 2**24 times a power of two, which float32 holds exactly: its tokens are
+the same bytes on every platform and device, and at every thread count and batch size.
 """
 
 from typing import TYPE_CHECKING
@@ -45,10 +45,10 @@ def build(spec: EncoderSpec, *, device: str) -> ImageEncoder:
     weight = torch.from_numpy(_small_integers(spec.weights.seed, inputs, spec.tokens.dim)).to(device)
 
     def forward(images: "Tensor") -> "tuple[Tensor, Tensor]":
-        levels = (images * 255).round() - 128  # the 8-bit values again, exactly
+        levels = (images * 255).round() - 127.5  # the 8-bit values again, exactly; never 0, so no sum is -0.0
         tiles = levels.unflatten(3, (columns, _PATCH_PX)).unflatten(2, (rows, _PATCH_PX))  # [b, 3, r, p, c, p]
         flat = tiles.permute(0, 2, 4, 1, 3, 5).reshape(len(images), rows * columns, inputs)
-        patches = (flat @ weight) * 2**-10  # |sum| <= 128 * 8 * 192 < 2**18
+        patches = (flat @ weight) * 2**-10  # |sum| <= 127.5 * 8 * 192 < 2**18
         return patches, patches.sum(dim=1) / (rows * columns)
 
     return ImageEncoder(spec, forward, device=device)

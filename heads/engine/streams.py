@@ -1,11 +1,10 @@
 """The random streams of a run: initial parameters, batch order, dropout masks.
 
 Shared by the engine and the reference, so that the two can be compared number by number. Each stream is a generator of
-its own, made from its own seed; torch's global generator is neither read nor touched. All draws are integers or uniforms
-of torch's CPU generator (mt19937), which depend on neither the platform nor the number of threads.
+its own, made from its own seed; torch's global generator is neither read nor touched. All draws come from torch's CPU
+generator (mt19937) and depend neither on the platform nor on the number of threads.
 
-NOTE: that generator is seeded by the low 32 bits of a seed; the planner's seeds are hashes, so those bits are as good as
-any others.
+NOTE: that generator takes the low 32 bits of a seed. The planner's seeds are hashes, whose low bits are as good as any.
 """
 
 import math

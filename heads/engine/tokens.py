@@ -40,6 +40,7 @@ class TokenTable:
         n_items: N.
         dim: d.
         lengths: int64 [N], tokens of each item.
+        tokens_per_item: n where all items have n tokens, else None.
     """
 
     def __init__(self, flat: np.ndarray, offsets: np.ndarray) -> None:
@@ -49,7 +50,7 @@ class TokenTable:
         self.n_items = len(offsets) - 1
         self.dim = flat.shape[1]
         longest = int(self.lengths.max()) if self.n_items else 0
-        self._uniform = longest if bool((self.lengths == longest).all()) else None
+        self.tokens_per_item = longest if bool((self.lengths == longest).all()) else None
         self._x_hat = _normalise(flat, offsets)
 
     @classmethod
@@ -80,7 +81,9 @@ class TokenTable:
             raise ValueError(f"ragged tokens are one array [tokens, dim] for all items; got {flat.shape}")
         offsets = np.asarray(offsets, dtype=np.int64)
         if offsets.ndim != 1 or len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != len(flat):
-            raise ValueError(f"offsets rise from 0 to the number of tokens, {len(flat)}; got {offsets[:1]}..{offsets[-1:]}")
+            raise ValueError(
+                f"offsets rise from 0 to the number of tokens, {len(flat)}; got {offsets[:1]}..{offsets[-1:]}"
+            )
         empty = np.flatnonzero(np.diff(offsets) <= 0)
         if len(empty):
             raise ValueError(f"item {empty[0]} has no tokens ({len(empty)} such items): leave it out of the table")
@@ -94,29 +97,28 @@ class TokenTable:
     def gather(self, items: Tensor) -> TokenBatch:
         """The normalised tokens of `items` (int64 [b]), padded to the longest of them."""
         starts, lengths = self._starts[items], self.lengths[items]
-        n = self._uniform or int(lengths.max())
+        n = self.tokens_per_item or int(lengths.max())
         position = torch.arange(n)
         real = None
         rows = starts[:, None] + position
-        if self._uniform is None:
+        if self.tokens_per_item is None:
             real = position < lengths[:, None]
             rows = torch.where(real, rows, len(self._x_hat) - 1)
         x = self._x_hat.index_select(0, rows.view(-1)).view(len(items), n, self.dim)
         return TokenBatch(x, real)
 
-    def length_batches(self, items: Tensor, *, max_rows: int) -> Iterator[Tensor]:
-        """Positions within `items`, shortest item first, in batches of at most `max_rows` padded tokens (or one item).
+    def length_groups(self, items: Tensor, *, max_rows: int) -> Iterator[Tensor]:
+        """Positions within `items`, shortest item first, in groups of at most `max_rows` padded tokens (or one item).
 
-        Neighbours in length share a batch, so little of it is padding.
+        Neighbours in length share a group, so little of it is padding.
         """
-        lengths = self.lengths[items]
-        order = torch.argsort(lengths, stable=True)
+        lengths, order = torch.sort(self.lengths[items], stable=True)
         start = 0
-        for stop in range(1, len(order) + 1):
-            full = stop < len(order) and (stop + 1 - start) * int(lengths[order[stop]]) > max_rows
-            if full or stop == len(order):
+        for stop, length in enumerate(lengths.tolist()):
+            if stop > start and (stop + 1 - start) * length > max_rows:
                 yield order[start:stop]
                 start = stop
+        yield order[start:]
 
 
 def _checked_type(tokens: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Training one head: batches in seeded order, Adam, evaluation on the test items after every epoch.
 
-Knows tensors and indices only. Whatever is random comes from `streams.py`, so a run depends on nothing but its arguments.
+Knows tensors and indices only. All that is random comes from `streams.py`: a run depends on nothing but its arguments.
 """
 
 import time
@@ -15,7 +15,11 @@ from .run import HeadConfig, HeadResult, RunLog, check_finite, check_inputs
 from .streams import DropoutMasks, batch_orders, initial_state
 from .tokens import TokenTable
 
-_EVALUATION_ROWS = 8_192  # padded tokens a batch of evaluation: large enough for the products, small enough for the caches
+# Padded tokens that are computed together. Large enough for the products; a ragged training batch is cut further, into
+# items of similar length, which saves more padding than it costs in calls (measured best at 1,000 to 2,000).
+_RAGGED_STEP_ROWS = 1_536
+_DENSE_STEP_ROWS = 16_384
+_EVALUATION_ROWS = 8_192
 
 
 def train_head(
@@ -68,10 +72,18 @@ def train_step(
     masks: DropoutMasks,
 ) -> float:
     """One step of Adam on `items` (int64 [b]) with classes `targets` (int64 [b]); returns the loss before it."""
-    batch = tokens.gather(items)
-    b, n, d = batch.x.shape
-    maps = fold(state, choose_form(b, n, d, training=True))
-    loss = torch.nn.functional.cross_entropy(head_logits(maps, batch, masks.draw(b, n)), targets)
+    lengths = tokens.lengths[items]
+    mask = masks.draw(len(items), int(lengths.max()))
+    maps = fold(state, choose_form(lengths, tokens.dim, training=True))
+    ragged = tokens.tokens_per_item is None
+    groups = list(tokens.length_groups(items, max_rows=_RAGGED_STEP_ROWS if ragged else _DENSE_STEP_ROWS))
+    logits = []
+    for positions in groups:
+        batch = tokens.gather(items[positions])
+        n = batch.x.shape[1]
+        part = None if mask is None else mask[positions, :n, :n]
+        logits.append(head_logits(maps, batch, part))
+    loss = torch.nn.functional.cross_entropy(torch.cat(logits), targets[torch.cat(groups)])
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
@@ -81,9 +93,8 @@ def train_step(
 @torch.no_grad()
 def predict_logits(state: Mapping[str, Tensor], tokens: TokenTable, items: Tensor) -> Tensor:
     """Logits [len(items), C] without dropout, in the order of `items` (int64)."""
-    mean_tokens = round(float(tokens.lengths[items].float().mean()))
-    maps = fold(state, choose_form(len(items), mean_tokens, tokens.dim, training=False))
-    logits = torch.empty(len(items), maps.classifier.shape[1])
-    for positions in tokens.length_batches(items, max_rows=_EVALUATION_ROWS):
+    maps = fold(state, choose_form(tokens.lengths[items], tokens.dim, training=False))
+    logits = torch.empty(len(items), len(state["classifier.bias"]))
+    for positions in tokens.length_groups(items, max_rows=_EVALUATION_ROWS):
         logits[positions] = head_logits(maps, tokens.gather(items[positions]))
     return logits

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from featurestore.catalog import Catalog, Column, Table
-from featurestore.errors import DataError, StoreError
+from featurestore.errors import DamageError, DataError, StoreError
 from featurestore.schema import TABLES, VIEWS
 
 from .sets import add_images, add_texts, image_layout, write_all
@@ -103,6 +103,15 @@ def test_parameters_are_bound(store, catalog):
     add_texts(store, {"1": "clear", "2": "no"})
     catalog.fold()
     assert catalog.query("SELECT characters FROM items WHERE item = ?", ["d/2"]).item() == 2
+
+
+def test_a_damaged_truth_file_is_named_and_the_rest_is_kept(store, tmp_path, catalog):
+    add_images(store, tmp_path, ["1"])
+    catalog.fold()
+    (store.items / "d" / "000001.parquet").write_bytes(b"torn")
+    with pytest.raises(DamageError, match=r"d/000001\.parquet cannot be read for the table items"):
+        catalog.fold()
+    assert catalog.query("SELECT count(*) FROM items").item() == 1
 
 
 HOLD = """

@@ -1,0 +1,69 @@
+"""A cohort in words: how its rows came about, its classes, what each encoder has of it."""
+
+from collections.abc import Iterator
+
+import polars as pl
+
+from featurestore.featureset import list_feature_sets
+from featurestore.items import list_items
+from featurestore.store import Store
+
+from .cohort import Cohort, load_cohort, load_flow
+
+
+def cohort_items(store: Store, name: str, modality: str) -> list[str]:
+    """The ids of a cohort's images or reports (`modality`), each once, in the order of samples."""
+    return load_cohort(store, name).samples[modality].drop_nulls().unique(maintain_order=True).to_list()
+
+
+def describe_cohort(store: Store, name: str) -> list[str]:
+    """Lines for a person.
+
+    Raises:
+        UnknownNameError: no such cohort.
+    """
+    cohort = load_cohort(store, name)
+    counts = cohort.counts()
+    lines = [
+        f"cohort {cohort.name} (key {cohort.key}), made by {cohort.builder}; licence: {cohort.licence}",
+        f"{counts['samples']:,} samples of {counts['subjects']:,} subjects; {counts['images']:,} with an image, "
+        f"{counts['texts']:,} with a report",
+        f"{cohort.task}; test share {cohort.test_share:g}; splits by subject",
+        "",
+        "classes",
+        *_class_lines(cohort),
+        "",
+        "how the rows came about",
+        *_flow_lines(load_flow(store, name)),
+        "",
+        "encoders",
+        *_coverage_lines(store, cohort),
+    ]
+    return lines
+
+
+def _class_lines(cohort: Cohort) -> Iterator[str]:
+    counts = cohort.counts()
+    for number, name in enumerate(cohort.classes):
+        n = counts[f"class {name}"]
+        positive = "  (positive)" if cohort.task == "binary" and number == 1 else ""
+        yield f"  {number}  {name}: {n:,} ({n / counts['samples']:.1%}){positive}"
+
+
+def _flow_lines(flow: pl.DataFrame) -> Iterator[str]:
+    for step in flow.iter_rows(named=True):
+        lost = step["n_before"] - step["n_after"]
+        yield f"  {step['n_after']:>9,}  {step['step']}" + (f" (-{lost:,}: {step['what']})" if lost else "")
+
+
+def _coverage_lines(store: Store, cohort: Cohort) -> Iterator[str]:
+    feature_sets = list_feature_sets(store)
+    for feature_set in feature_sets:
+        ids = cohort.samples[feature_set.modality].drop_nulls().unique()
+        items = list_items(store, modality=feature_set.modality).filter(pl.col("item").is_in(ids.implode()))
+        states = dict(feature_set.status(items)["state"].value_counts().iter_rows())
+        parts = [f"{states.get('done', 0):,} of {len(ids):,} {feature_set.modality}s"]
+        parts += [f"{n:,} {state}" for state, n in sorted(states.items()) if state != "done"]
+        yield f"  {feature_set.name}: {', '.join(parts)}"
+    if not feature_sets:
+        yield "  none yet: radfs extract --backbone NAME"

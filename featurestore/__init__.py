@@ -1,0 +1,43 @@
+"""The feature store: items, encoders, and token embeddings on disk. Knows items, not labels.
+
+Names load when they are first asked for, so that importing one light part never loads Polars or torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .extract import ExtractReport, extract_features
+    from .featureset import FeatureSet, find_feature_sets, list_feature_sets
+    from .items import add_items, list_items
+    from .reader import Features, open_features
+    from .store import Store, open_store
+
+__all__ = [
+    "ExtractReport",
+    "FeatureSet",
+    "Features",
+    "Store",
+    "add_items",
+    "extract_features",
+    "find_feature_sets",
+    "list_feature_sets",
+    "list_items",
+    "open_features",
+    "open_store",
+]
+
+_MODULES = {
+    "extract": ("ExtractReport", "extract_features"),
+    "featureset": ("FeatureSet", "find_feature_sets", "list_feature_sets"),
+    "items": ("add_items", "list_items"),
+    "reader": ("Features", "open_features"),
+    "store": ("Store", "open_store"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(f".{module}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,116 @@
+"""What every cohort builder of the table must do: a new builder is covered by its line there and its `example`."""
+
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from cohorts import COHORT_BUILDERS, get_builder, list_cohorts, load_cohort, load_excluded, load_flow, make_split
+from cohorts.build import BuildReport
+from cohorts.cohort import SAMPLE_SCHEMA
+from featurestore.errors import UnknownNameError
+from featurestore.items import list_items
+from featurestore.store import Store, open_store
+
+
+def example(builder: str, store: Store, folder: Path, name: str = "small") -> BuildReport:
+    folder.mkdir(exist_ok=True)
+    module, _ = COHORT_BUILDERS[builder].split(":")
+    return import_module(module).example(store, name, folder)
+
+
+@pytest.fixture(params=sorted(COHORT_BUILDERS))
+def builder(request) -> str:
+    return request.param
+
+
+def test_the_table_names_a_function(builder):
+    function = get_builder(builder)
+    assert function.__name__ == f"build_{builder}"
+    assert function.__doc__
+
+
+def test_a_cohort_is_listed_and_its_samples_hold_the_schema(builder, store, tmp_path):
+    report = example(builder, store, tmp_path / "data")
+    assert report.created
+    assert list_cohorts(store) == ["small"]
+    cohort = load_cohort(store, "small")
+    samples = cohort.samples
+    assert samples.schema == SAMPLE_SCHEMA
+    assert samples["sample"].is_unique().all()
+    assert samples["sample"].is_sorted()
+    assert samples.select("sample", "subject", "label", "label_name").null_count().sum_horizontal().item() == 0
+    assert samples.filter(pl.col("image").is_null() & pl.col("text").is_null()).is_empty()
+    assert [cohort.classes[label] for label in samples["label"]] == samples["label_name"].to_list()
+    assert set(samples["label_name"]) == set(cohort.classes)
+    assert cohort.task == ("binary" if len(cohort.classes) == 2 else "multiclass")
+    assert cohort.builder == builder
+    assert cohort.licence
+
+
+def test_the_items_of_samples_exist(builder, store, tmp_path):
+    example(builder, store, tmp_path / "data")
+    samples = load_cohort(store, "small").samples
+    items = list_items(store)
+    for modality in ("image", "text"):
+        assert set(samples[modality].drop_nulls()) == set(items.filter(modality=modality)["item"])
+    assert all(Path(path).is_absolute() and Path(path).is_file() for path in items["path"].drop_nulls())
+    assert all(text.strip() for text in items["text"].drop_nulls())
+
+
+def test_the_flow_ends_at_the_samples_and_counts_every_exclusion(builder, store, tmp_path):
+    report = example(builder, store, tmp_path / "data")
+    flow, excluded = load_flow(store, "small"), load_excluded(store, "small")
+    assert flow["n_after"][-1] == report.n_samples == load_cohort(store, "small").samples.height
+    assert excluded.height == (flow["n_before"] - flow["n_after"]).sum()
+    assert flow["n_before"][1:].to_list() == flow["n_after"][:-1].to_list()
+
+
+def test_a_second_build_changes_nothing(builder, store, tmp_path):
+    first = example(builder, store, tmp_path / "data")
+    before = {p: p.stat().st_mtime_ns for p in store.root.rglob("*")}
+    again = example(builder, store, tmp_path / "data")
+    assert not again.created
+    assert again.key == first.key
+    assert {p: p.stat().st_mtime_ns for p in store.root.rglob("*")} == before
+
+
+def test_the_key_does_not_depend_on_where_the_store_lies_nor_on_the_name(builder, store, tmp_path):
+    elsewhere = open_store(tmp_path / "deep" / "elsewhere", create=True)
+    first = example(builder, store, tmp_path / "data")
+    other = example(builder, elsewhere, tmp_path / "other-data", name="renamed")
+    assert other.key == first.key
+
+
+def test_the_cohort_can_be_split(builder, store, tmp_path):
+    example(builder, store, tmp_path / "data")
+    cohort = load_cohort(store, "small")
+    split = make_split(cohort.samples, seed=0, test_share=cohort.test_share, classes=len(cohort.classes))
+    assert split.train
+    assert split.test
+
+
+def test_no_builder_loads_torch(tmp_path):
+    code = (
+        "import sys\n"
+        "from importlib import import_module\n"
+        "from pathlib import Path\n"
+        "from cohorts import COHORT_BUILDERS\n"
+        "import cohorts.schema\n"
+        "from featurestore.store import open_store\n"
+        "root = Path(sys.argv[1])\n"
+        "for name, target in COHORT_BUILDERS.items():\n"
+        "    (root / name).mkdir()\n"
+        "    store = open_store(root / name / 'store', create=True)\n"
+        "    import_module(target.split(':')[0]).example(store, name, root / name)\n"
+        "sys.exit('torch' in sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_an_unknown_builder_names_the_known_ones():
+    with pytest.raises(UnknownNameError, match="Known: phantom, table"):
+        get_builder("tabel")

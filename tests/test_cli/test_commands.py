@@ -1,0 +1,116 @@
+"""Each command does its part of the main job, and says what it did."""
+
+import json
+
+import polars as pl
+import pytest
+
+from featurestore.errors import DataError, StoreError, UnknownNameError
+
+from .study import BUILD, GRID, write_study
+
+
+def test_the_main_job(study, tmp_path):
+    plan = study("train", "--grid", "grid.toml", "--dry-run").output
+    assert "8 runs: 0 done, 8 to do" in plan
+    assert "8 trained" in study("train", "--grid", "grid.toml").output
+    assert "8 done before, 0 trained" in study("train", "--grid", "grid.toml").output
+    sql = "SELECT method, fraction, n_seeds, auroc_mean FROM summary ORDER BY ALL"
+    rows = json.loads(study("query", sql, "--json").output)
+    assert [(r["method"], r["fraction"], r["n_seeds"]) for r in rows] == [
+        ("image", 0.5, 2),
+        ("image", 1.0, 2),
+        ("text", 0.5, 2),
+        ("text", 1.0, 2),
+    ]
+    assert all(0 <= r["auroc_mean"] <= 1 for r in rows)
+    assert study("query", sql, "--csv").output.splitlines()[0] == "method,fraction,n_seeds,auroc_mean"
+    assert "(4 rows)" in study("query", sql).output
+    study("query", sql, "--parquet", "summary.parquet")
+    assert pl.read_parquet(tmp_path / "summary.parquet").height == 4
+
+
+def test_info_shows_items_cohorts_sets_coverage_and_runs(study):
+    text = study("info").output
+    for expected in ("mine", "48", "tiny@", "tiny-text@", "none yet"):
+        assert expected in text
+
+
+def test_cohort_list_and_show(study):
+    assert "mine" in study("cohort", "list").output
+    text = study("cohort", "show", "mine").output
+    assert "48 samples of 24 subjects" in text
+    assert "1  yes: 24 (50.0%)  (positive)" in text
+    assert "48 of 48 images" in text
+
+
+def test_a_phantom_is_built_and_is_the_same_again(run):
+    command = ("cohort", "build", "phantom", "p", "--subjects", "12")
+    assert "12 samples of 12 subjects" in run(*command).output
+    assert "unchanged" in run(*command).output
+
+
+def test_backbones_are_listed_and_shown(run):
+    text = run("backbones").output
+    assert all(name in text for name in ("efficientnet-lite0", "minilm", "tiny"))
+    assert "licence" in run("backbones", "show", "tiny").output
+
+
+def test_doctor_finds_this_installation_fit(run):
+    assert "FAIL" not in run("doctor").output
+
+
+def test_extract_again_does_nothing_and_a_cohort_limits_it(study):
+    assert "0 new, 48 there already, of 48" in study("extract", "--backbone", "tiny").output
+    assert "of 48" in study("extract", "--backbone", "tiny-text", "--cohort", "mine").output
+
+
+def test_failures_are_listed_by_id_without_paths(run, tmp_path):
+    write_study(tmp_path)
+    (tmp_path / "images" / "0003.png").write_bytes(b"no image")
+    run(*BUILD)
+    result = run("extract", "--backbone", "tiny")
+    assert "47 new, 0 there already, of 48" in result.output
+    assert "mine/images/0003.png: not an image" in result.output
+    assert str(tmp_path) not in result.output
+    rows = run("query", "SELECT item, reason FROM failures", "--csv").output.splitlines()
+    assert rows[1].startswith("mine/images/0003.png,")
+
+
+def test_the_environment_names_the_store(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("RADFS_STORE", str(tmp_path / "elsewhere"))
+    run("cohort", "build", "phantom", "p", "--subjects", "12")
+    assert (tmp_path / "elsewhere" / "radfs.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (("info",), StoreError, "no radfs store at .*radfs-store"),
+        (("extract", "--backbone", "mrm"), StoreError, "no radfs store"),
+        (("train", "--grid", "nope.toml"), StoreError, "no radfs store"),
+        (
+            ("cohort", "build", "table", "x", "--records", "nope.csv", "--label-col", "y", "--text-col", "t"),
+            DataError,
+            "nope",
+        ),
+        (("backbones", "show", "minlm"), UnknownNameError, r"unknown encoder 'minlm'\. Did you mean 'minilm'"),
+    ],
+)
+def test_a_mistake_is_named(run, arguments, error, message):
+    with pytest.raises(error, match=message):
+        run(*arguments)
+
+
+def test_mistakes_in_a_study_are_named(study, tmp_path):
+    (tmp_path / "grid.toml").write_text(GRID.replace('"tiny"', '"tyni"'))
+    with pytest.raises(UnknownNameError, match=r"unknown encoder 'tyni'\. Did you mean 'tiny'"):
+        study("train", "--grid", "grid.toml")
+    with pytest.raises(UnknownNameError, match=r"unknown cohort 'mien'"):
+        study("extract", "--backbone", "tiny", "--cohort", "mien")
+    with pytest.raises(DataError, match="SQL refused"):
+        study("query", "DROP TABLE runs")
+    with pytest.raises(DataError, match="exclude each other"):
+        study("query", "SELECT 1", "--csv", "--json")
+    with pytest.raises(DataError, match="CSV has no lists: leave out x"):
+        study("query", "SELECT [1, 2] AS x", "--csv")

@@ -1,0 +1,240 @@
+"""A plan knows every run, on common rows, with ids that follow from what changes numbers and from nothing else."""
+
+import dataclasses
+import re
+import shutil
+
+import polars as pl
+import pytest
+
+from featurestore.errors import DataError, UnknownNameError
+from featurestore.items import ITEM_SCHEMA, add_items
+from featurestore.store import open_store
+from heads.grid import Grid
+from heads.plan import make_plan
+from heads.spec import RunSpec
+
+from .stores import add_cohort, add_tokens, make_store
+
+SPEC = RunSpec(
+    cohort_key="c",
+    classes=("a", "b"),
+    method="image",
+    features=("tiny@1",),
+    content=("x",),
+    split_key="s",
+    fraction=0.5,
+    seed=0,
+    n_train=10,
+    n_test=5,
+    epochs=3,
+    lr=1e-4,
+    batch_size=64,
+    dropout=0.2,
+)
+
+
+def toy_grid(**changes) -> Grid:
+    keys = {
+        "cohort": "toy",
+        "backbone": "tiny",
+        "text_encoder": "tiny-text",
+        "method": ["image", "text"],
+        "fraction": [0.25, 1.0],
+        "seed": 2,
+        "epochs": 3,
+    }
+    return Grid(**{**keys, **changes})
+
+
+@pytest.fixture
+def store(tmp_path):
+    return make_store(tmp_path / "store")
+
+
+def ids(plan) -> list[str]:
+    return [run.spec.run_id for run in plan.runs]
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(RunSpec)])
+def test_every_what_changes_the_run_id(field):
+    value = getattr(SPEC, field)
+    other = {str: "other", int: 99, float: 0.75, tuple: ("other",)}[type(value)]
+    assert dataclasses.replace(SPEC, **{field: other}).run_id != SPEC.run_id
+
+
+def test_no_how_changes_the_run_ids(store, tmp_path):
+    ids_before = set(ids(make_plan(store, toy_grid())))
+    turned = toy_grid(method=["text", "image"], fraction=[1.0, 0.25], seed=[1, 0], epochs={"1": 3, "0.25": 3})
+    (full_name,) = {
+        run.features["image"].name for run in make_plan(store, toy_grid()).runs if run.features.get("image")
+    }
+    assert set(ids(make_plan(store, turned))) == ids_before
+    assert set(ids(make_plan(store, toy_grid(backbone=full_name)))) == ids_before
+    shutil.copytree(store.root, tmp_path / "elsewhere")
+    assert set(ids(make_plan(open_store(tmp_path / "elsewhere"), toy_grid()))) == ids_before
+
+
+def test_a_run_id_is_stable_across_versions():
+    # If this fails, runs of every store would be trained again: bump NUMERICS_VERSION instead, or say so in CHANGELOG.
+    assert SPEC.run_id == "4a379c368bd674d2"
+
+
+def test_every_combination_that_makes_sense_is_one_run(store):
+    labels = add_cohort(store, "more", subjects=30)
+    add_tokens(store, "tiny", "image", labels)
+    add_tokens(store, "tiny-text", "text", labels)
+    plan = make_plan(store, toy_grid(cohort=["toy", "more"]))
+    assert len(set(ids(plan))) == len(plan.runs) == 2 * 2 * 2 * 2
+    by_method = {run.spec.method: set(run.features) for run in plan.runs}
+    assert by_method == {"image": {"image"}, "text": {"text"}}
+
+
+def test_image_runs_are_not_repeated_for_each_text_encoder(store):
+    labels = dict(make_plan(store, toy_grid()).cohorts()[0].samples.select("sample", "label").iter_rows())
+    one = make_plan(store, toy_grid())
+    add_tokens(store, "minilm", "text", labels)
+    two = make_plan(store, toy_grid(text_encoder=["tiny-text", "minilm"]))
+    image_ids = [run.spec.run_id for run in two.runs if run.spec.method == "image"]
+    assert image_ids == [run.spec.run_id for run in one.runs if run.spec.method == "image"]
+    assert len(two.runs) == len(one.runs) + 4
+
+
+def test_every_method_trains_and_tests_on_the_common_rows(store):
+    both, image = make_plan(store, toy_grid()), make_plan(store, toy_grid(method="image"))
+    (rows,) = both.cohorts()
+    assert (rows.cohort.samples.height, rows.samples.height) == (80, 77)
+    assert rows.lost[:2] == (("without image", 0), ("without text", 3))
+    assert image.cohorts()[0].samples.height == 80
+    for seed in (0, 1):
+        assert len({run.split.key for run in both.runs if run.spec.seed == seed}) == 1
+    assert not {run.split.key for run in both.runs} & {run.split.key for run in image.runs}
+    for run in both.runs:
+        assert set(run.split.train) | set(run.split.test) == set(rows.samples["sample"])
+
+
+def test_streams_of_a_seed_are_shared_by_its_methods_and_differ_between_seeds(store):
+    streams = {(run.spec.method, run.spec.seed): run.spec.streams() for run in make_plan(store, toy_grid()).runs}
+    assert streams["image", 0] == streams["text", 0]
+    assert len(set(streams["image", 0].values()) | set(streams["image", 1].values())) == 6
+
+
+def test_a_split_seed_gives_all_seeds_one_split(store):
+    plan = make_plan(store, toy_grid(split_seed=7))
+    assert len({run.spec.split_key for run in plan.runs}) == 1
+    own = make_plan(store, toy_grid(seed=[7]))
+    assert own.runs[0].spec.split_key == plan.runs[0].spec.split_key
+
+
+def test_recorded_failures_leave_the_common_rows_and_are_counted(tmp_path):
+    store = open_store(tmp_path / "store", create=True)
+    labels = add_cohort(store, "toy")
+    feature_set = add_tokens(store, "tiny", "image", labels, failed=["toy/s004", "toy/s040"])
+    plan = make_plan(store, toy_grid(method="image"))
+    (rows,) = plan.cohorts()
+    assert rows.samples.height == 78
+    assert rows.lost[-1] == (f"failed in {feature_set.name}", 2)
+    assert f"  2 failed in {feature_set.name}" in plan.lines()
+
+
+def test_a_half_extracted_set_is_an_error_with_the_command(tmp_path):
+    store = open_store(tmp_path / "store", create=True)
+    labels = add_cohort(store, "toy")
+    with pytest.raises(DataError, match="Run: radfs extract --backbone tiny --cohort toy"):
+        make_plan(store, toy_grid(method="image"))
+    add_tokens(store, "tiny", "image", labels, skip=["toy/s004", "toy/s040"])
+    with pytest.raises(DataError, match=r"2 of 80 image items .* first is toy/s004.* --backbone tiny --cohort toy"):
+        make_plan(store, toy_grid(method="image"))
+
+
+def test_tokens_of_a_report_that_has_changed_do_not_count(store):
+    changed = pl.DataFrame([("toy/s010", "text", None, "another report")], schema=ITEM_SCHEMA, orient="row")
+    add_items(store, changed)
+    with pytest.raises(DataError, match=r"1 of 77 text items .* toy/s010"):
+        make_plan(store, toy_grid())
+
+
+def test_tokens_of_other_images_make_other_runs(tmp_path):
+    plans = []
+    for name in ("first", "second"):
+        store = open_store(tmp_path / name, create=True)
+        labels = add_cohort(store, "toy")
+        add_tokens(store, "tiny", "image", labels, content=name)
+        plans.append(ids(make_plan(store, toy_grid(method="image"))))
+    assert not set(plans[0]) & set(plans[1])
+
+
+def test_several_sets_of_one_encoder_must_be_named(store):
+    labels = dict(make_plan(store, toy_grid()).cohorts()[0].cohort.samples.select("sample", "label").iter_rows())
+    other = add_tokens(store, "tiny", "image", labels, weights="cd" * 32)
+    with pytest.raises(DataError, match=f"several feature sets of tiny: .*{re.escape(other.name)}.*Name one"):
+        make_plan(store, toy_grid())
+    plan = make_plan(store, toy_grid(backbone=other.name, method="image"))
+    assert {run.features["image"].name for run in plan.runs} == {other.name}
+    with pytest.raises(DataError, match=r"no tokens of tiny@00000000. It has tiny@"):
+        make_plan(store, toy_grid(backbone="tiny@00000000"))
+
+
+def test_a_cohort_without_reports_says_so(tmp_path):
+    store = open_store(tmp_path / "store", create=True)
+    labels = add_cohort(store, "toy", without_text=80)
+    add_tokens(store, "tiny", "image", labels)
+    with pytest.raises(DataError, match=r"cohort toy: none of its 80 samples can be used .* .80 without text.. Leave"):
+        make_plan(store, toy_grid())
+
+
+def test_a_cohort_whose_every_image_failed_says_so(tmp_path):
+    store = open_store(tmp_path / "store", create=True)
+    labels = add_cohort(store, "toy")
+    feature_set = add_tokens(store, "tiny", "image", labels, failed=list(labels))
+    with pytest.raises(DataError, match=rf"none of its 80 samples .* \(80 failed in {feature_set.name}\)"):
+        make_plan(store, toy_grid(method="image"))
+
+
+def test_an_unknown_cohort_is_named(store):
+    with pytest.raises(UnknownNameError, match=r"'toi'.*toy"):
+        make_plan(store, toy_grid(cohort="toi"))
+
+
+def test_a_fraction_that_leaves_a_class_empty_names_what_works(store):
+    with pytest.raises(DataError) as error:
+        make_plan(store, toy_grid(fraction=[0.02, 0.5, 1.0], seed=3))
+    message = str(error.value)
+    assert re.search(
+        r"cohort toy, split seed 0, fraction 0.02: none of the 1 training samples is of class 'class .'", message
+    )
+    assert "the smallest of this grid that works is 0.5" in message
+    (least,) = map(float, re.findall(r"any from ([0-9.]+) on would", message))
+    assert make_plan(store, toy_grid(fraction=least, seed=3)).runs
+    with pytest.raises(DataError, match="none of this grid works"):
+        make_plan(store, toy_grid(fraction=0.001))
+
+
+def test_a_class_without_test_or_training_samples_is_refused(tmp_path):
+    store = open_store(tmp_path / "store", create=True)
+    labels = add_cohort(store, "rare", labels="rare")
+    add_tokens(store, "tiny", "image", labels)
+    with pytest.raises(
+        DataError, match=r"cohort rare, split seed 0: none of the \d+ (test|training) samples is of class"
+    ):
+        make_plan(store, toy_grid(cohort="rare", method="image"))
+
+
+def test_a_cohort_of_one_class_is_refused(tmp_path):
+    store = open_store(tmp_path / "store", create=True)
+    labels = add_cohort(store, "single", classes=1)
+    add_tokens(store, "tiny", "image", labels)
+    with pytest.raises(DataError, match="cohort single has one class only, class 0"):
+        make_plan(store, toy_grid(cohort="single", method="image"))
+
+
+def test_the_plan_prints_counts_and_writes_nothing(store):
+    before = sorted(store.root.rglob("*"))
+    plan = make_plan(store, toy_grid())
+    lines = plan.lines()
+    assert sorted(store.root.rglob("*")) == before
+    assert lines[0] == "cohort toy: 2 classes, 80 samples; 77 common rows of 39 subjects"
+    assert lines[-1] == "8 runs: 0 done, 8 to do"
+    (row,) = [line.split() for line in lines if line.startswith("toy") and " image " in line and " 0.25 " in line]
+    assert row[0:2] == ["toy", "image"]
+    assert row[-2:] == ["0", "2"]
