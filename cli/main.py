@@ -3,6 +3,7 @@
 Importing this loads typer and nothing heavy: every command imports what it needs when it runs.
 """
 
+import os
 import sys
 from typing import Annotated
 
@@ -55,6 +56,10 @@ app.command("doctor")(doctor.doctor)
 def main() -> None:
     """The entry point: errors that a user can mend are one line on stderr and exit code 1."""
     from featurestore.errors import RadfsError
+
+    # Must stand before torch is loaded. Threads that spin while they wait make each other 4 to 20 times slower on a
+    # machine that others use too (docs/LOG.md).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
     try:
         app()

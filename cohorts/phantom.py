@@ -39,8 +39,8 @@ class PhantomSpec:
     """What a phantom is made from.
 
     The defaults are for a demo: a label that an image head learns the better the more it sees (test AUROC about 0.70
-    at 48 training samples and 0.85 at 480; 0.90 is the most that the drawn findings hold, 0.82 the reports). For a
-    prognosis as weak as real ones take both signals near 0.5.
+    at 48 training samples and 0.85 at 480; 0.91 is the most that the drawn findings hold, 0.84 the reports). For a
+    prognosis as weak as real ones take both signals near 0.4.
 
     Attributes:
         subjects: number of patients.

@@ -7,6 +7,9 @@ import pytest
 
 from featurestore.store import Store, open_store
 
+# As cli.main does, for this process and those that tests start: torch's threads must not spin while they wait.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
