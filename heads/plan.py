@@ -12,9 +12,9 @@ from featurestore.featureset import FeatureSet
 from featurestore.store import Store
 
 from .checks import check_classes
+from .finished import FinishedRuns
 from .grid import Grid
 from .methods import get_method
-from .results import FinishedRuns
 from .rows import CommonRows, find_common_rows
 from .spec import RunSpec
 

@@ -13,17 +13,16 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from featurestore.catalog import Table
-from featurestore.errors import DamageError
 from featurestore.fsio import publish_folder, write_parquet
 from featurestore.keys import canonical_json, content_key
 from featurestore.store import Store
 
+from .plan import PlannedRun
 from .provenance import software
 from .schema import EPOCHS, METRICS, PREDICTIONS, RUNS, polars_schema
 
 if TYPE_CHECKING:
     from .engine import HeadResult
-    from .plan import PlannedRun
 
 
 @dataclass(frozen=True)
@@ -35,29 +34,8 @@ class RunRows:
     predictions: pl.DataFrame
 
 
-class FinishedRuns:
-    """The ids of the runs whose results are in a store; each look reads only parts that are new."""
-
-    def __init__(self, store: Store) -> None:
-        self._folder = store.results
-        self._parts: set[Path] = set()
-        self._ids: set[str] = set()
-
-    def refresh(self) -> set[str]:
-        """The ids as of now.
-
-        Raises:
-            DamageError: a part cannot be read.
-        """
-        # A name with a dot in front is a part that a killed process did not finish.
-        for path in sorted(set(self._folder.glob("[!.]*/runs.parquet")) - self._parts):
-            self._ids.update(_read_ids(path))
-            self._parts.add(path)
-        return self._ids
-
-
 def make_rows(
-    planned: "PlannedRun", result: "HeadResult", *, started_at: datetime, seconds: float, device: str
+    planned: PlannedRun, result: "HeadResult", *, started_at: datetime, seconds: float, device: str
 ) -> RunRows:
     """The rows of a run from what training gave.
 
@@ -106,7 +84,7 @@ def publish(store: Store, finished: Sequence[RunRows]) -> bool:
     return publish_folder(store.results / part, fill)
 
 
-def _what_columns(planned: "PlannedRun") -> dict[str, Any]:
+def _what_columns(planned: PlannedRun) -> dict[str, Any]:
     """The columns of `runs` that say what the run is and on what."""
     spec = planned.spec
     columns: dict[str, Any] = {
@@ -135,16 +113,6 @@ def _frame(table: Table, rows: "pl.DataFrame | Sequence[Any]") -> pl.DataFrame:
     if isinstance(rows, pl.DataFrame):
         return rows.select(schema.names()).cast(schema)
     return pl.DataFrame(rows, schema=schema, orient="row")
-
-
-def _read_ids(path: Path) -> list[str]:
-    try:
-        return pl.read_parquet(path, columns=["run"])["run"].to_list()
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise DamageError(
-            f"results part {path.parent.name} cannot be read ({type(error).__name__}). Delete its folder below "
-            "results/; the next `radfs train` of the same grid makes its runs again."
-        ) from error
 
 
 def _utc(moment: datetime) -> datetime:

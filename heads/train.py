@@ -20,9 +20,10 @@ from featurestore.store import Store
 
 from .catalog import open_catalog
 from .engine import HeadConfig, TokenTable, train_head
+from .finished import FinishedRuns
 from .grid import Grid
 from .plan import Plan, PlannedRun, make_plan
-from .results import FinishedRuns, RunRows, make_rows, publish
+from .results import RunRows, make_rows, publish
 
 PART_RUNS = 16
 PART_SECONDS = 10.0

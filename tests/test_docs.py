@@ -1,4 +1,4 @@
-"""Documentation that can be checked is checked: README's examples run, its file map is whole, generated pages are new."""
+"""Documentation that can be checked is checked: examples run, the file map is whole, generated pages are new."""
 
 import importlib.util
 import os

@@ -13,9 +13,9 @@ from featurestore.errors import DamageError, DataError
 from featurestore.store import Store, open_store
 from heads import train
 from heads.catalog import open_catalog
+from heads.finished import FinishedRuns
 from heads.grid import Grid
 from heads.plan import make_plan
-from heads.results import FinishedRuns
 from heads.train import Progress, train_grid
 
 from .stores import make_store
