@@ -29,9 +29,9 @@ from .phantom_text import write_report
 
 KINDS = ("prognosis", "diagnosis")
 _CLASSES = {"prognosis": ("no event", "event"), "diagnosis": ("no effusion", "effusion")}
-_STATE_SHARE = 0.9
+_STATE_SHARE = 0.95
 """Correlation of the true strength of a finding with S; the rest is how this patient's illness shows itself."""
-_SLOPE = 6.0
+_SLOPE = 8.0
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class PhantomSpec:
     subjects: int = 600
     seed: int = 0
     kind: str = "prognosis"
-    image_signal: float = 0.95
+    image_signal: float = 0.97
     text_signal: float = 0.7
     image_px: int = 256
     images_per_subject: int = 1

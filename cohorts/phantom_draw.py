@@ -29,7 +29,7 @@ _INK_CELLS = 127
 
 @dataclass(frozen=True)
 class Finding:
-    """How strong a finding is (0 absent, 1 plain to see, 2 extreme) and on which side: 1 is the patient's left."""
+    """How strong a finding is (0 absent, 1 faint, 2.5 plain to see) and on which side: 1 is the patient's left."""
 
     severity: float
     side: int
@@ -70,7 +70,7 @@ def draw_chest(rng: np.random.Generator, findings: Mapping[str, Finding], image_
     a = np.abs(u)
     floor = _floor(a, np.where(u < 0, chest.right_dome, chest.left_dome))
     air = _lung(a, v, chest, floor)
-    heart = _heart(u, v, chest, size=1 + 0.26 * findings["cardiomegaly"].severity)
+    heart = _heart(u, v, chest, size=1 + 0.10 * findings["cardiomegaly"].severity)
     heart *= 1 - 0.8 * _ramp((v - floor) / 0.08)
     air = air * (1 - np.minimum(1, 1.5 * heart))
     depth = _body(a, v, chest) + _mediastinum(u, v) + 0.33 * heart
@@ -246,17 +246,17 @@ def _opacity(rng: np.random.Generator, u: Array, v: Array, finding: Finding, ima
         lumps += share * _blob(
             u, v, finding.side * rng.uniform(0.30, 0.55), rng.uniform(-0.35, 0.25), size, 1.15 * size
         )
-    thickness = 1.6 * finding.severity * lumps * np.clip(1 + 0.4 * _texture(rng, image_px, 16), 0.2, None)
+    thickness = 0.64 * finding.severity * lumps * np.clip(1 + 0.4 * _texture(rng, image_px, 16), 0.2, None)
     return 0.52 * thickness / (0.52 + thickness)
 
 
 def _effusion(u: Array, v: Array, chest: _Chest, finding: Finding) -> Array:
     """Share of each place that fluid has filled: from the base of one lung up, climbing along the chest wall."""
     side, severity = finding.side, finding.severity
-    level = (chest.left_dome if side > 0 else chest.right_dome) + 0.16 - 0.22 * severity
+    level = (chest.left_dome if side > 0 else chest.right_dome) + 0.16 - 0.09 * severity
     climb = np.clip((u * side - 0.30) / 0.5, 0, 2)
-    surface = level - 0.26 * min(1.0, 0.3 + severity) * climb * climb
-    return min(1.0, 3 * severity) * _edge(v - surface, 0.09) * (u * side > 0)
+    surface = level - 0.26 * min(1.0, 0.3 + 0.4 * severity) * climb * climb
+    return min(1.0, 1.2 * severity) * _edge(v - surface, 0.09) * (u * side > 0)
 
 
 def _devices(rng: np.random.Generator, u: Array, v: Array) -> Array:

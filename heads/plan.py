@@ -143,7 +143,8 @@ def _rows_lines(rows: CommonRows) -> Iterator[str]:
         f"{rows.samples.height} common rows of {subjects} subjects"
     )
     for reason, n in rows.lost:
-        yield f"  {n} {reason}"
+        if n:
+            yield f"  {n} {reason}"
 
 
 def _range(values: list[int]) -> str:
