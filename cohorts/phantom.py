@@ -39,7 +39,7 @@ class PhantomSpec:
     """What a phantom is made from.
 
     The defaults are for a demo: a label that an image head learns the better the more it sees (test AUROC about 0.70
-    at 48 training samples and 0.85 at 480; 0.91 is the most that the drawn findings hold, 0.84 the reports). For a
+    at 48 training samples and 0.83 at 480; 0.95 is the most that the drawn findings hold, 0.86 the reports). For a
     prognosis as weak as real ones take both signals near 0.4.
 
     Attributes:
