@@ -26,8 +26,8 @@ def schema_page() -> str:
     lines = [
         "# Tables and views",
         "",
-        "What `radfs query` sees. This page is made by `docs/generate.py` from the schema modules; the truth files behind",
-        "each table are named with it. Reports' texts are never in the catalog.",
+        "What `radfs query` sees. This page is made by `docs/generate.py` from the schema modules; each table is named",
+        "with the truth files behind it. Reports' texts are never in the catalog.",
         "",
     ]
     views = [*heads.schema.VIEWS, *featurestore.schema.VIEWS]
