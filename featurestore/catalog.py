@@ -82,10 +82,11 @@ class Catalog:
         Raises:
             StoreError: another process held the catalog for all of `wait_s`, or the file is no catalog.
         """
-        listing = self._listing()
-        if self._is_current(listing, wait_s):
+        if self._is_current(self._listing(), wait_s):
             return
         with self._open(wait_s, read_only=False) as connection:
+            # Listed anew under the lock: by an older listing, what another process folded meanwhile would look gone.
+            listing = self._listing()
             connection.execute("BEGIN")
             self._prepare(connection)
             for table in self.tables:

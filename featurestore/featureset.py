@@ -88,8 +88,13 @@ class FeatureSet:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Hold the set's lock: one process plans and writes at a time, and dies without leaving the lock behind."""
+        """Hold the set's lock: one process plans and writes at a time, and dies without leaving the lock behind.
+
+        Temporary files of a process that was killed here are removed: nobody else can be writing them.
+        """
         with exclusive(self.path / ".lock", f"feature set {self.name}"):
+            for leftover in self.path.rglob(".*.partial"):
+                leftover.unlink()
             yield
 
     def records(self) -> Iterator[dict[str, Any]]:

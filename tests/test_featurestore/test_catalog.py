@@ -105,6 +105,17 @@ def test_parameters_are_bound(store, catalog):
     assert catalog.query("SELECT characters FROM items WHERE item = ?", ["d/2"]).item() == 2
 
 
+def test_a_fold_that_waited_keeps_what_another_process_folded_meanwhile(store, catalog, monkeypatch):
+    add_texts(store, {"1": "clear"})
+    early = Catalog._listing(catalog)
+    add_texts(store, {"2": "effusion"})
+    listings = iter([early])
+    monkeypatch.setattr(catalog, "_listing", lambda: next(listings, None) or Catalog._listing(catalog))
+    Catalog(store, TABLES, VIEWS).fold()
+    catalog.fold()
+    assert catalog.query("SELECT count(*) FROM items").item() == 2
+
+
 def test_a_damaged_truth_file_is_named_and_the_rest_is_kept(store, tmp_path, catalog):
     add_images(store, tmp_path, ["1"])
     catalog.fold()

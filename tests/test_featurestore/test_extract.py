@@ -15,7 +15,7 @@ from featurestore.encoders import build, get_spec
 from featurestore.encoders.frozen import TextEncoder
 from featurestore.errors import DataError, ItemError, StoreError, UnknownNameError
 from featurestore.extract import extract_features, layout_of
-from featurestore.featureset import create_feature_set, open_feature_set
+from featurestore.featureset import create_feature_set, list_feature_sets, open_feature_set
 from featurestore.images import read_image
 from featurestore.reader import open_features
 
@@ -177,17 +177,21 @@ def test_killed_and_run_again_every_row_is_there_once_and_equal(store, tmp_path,
         _wait_for(lambda: any(store.features.glob("*/rows/*.parquet")) or process.poll() is not None)
         time.sleep(delay_s)
         os.kill(process.pid, signal.SIGKILL)
+    (feature_set,) = list_feature_sets(store)
+    (feature_set.path / "tokens/v0/c/99/0").mkdir(parents=True)
+    (feature_set.path / "tokens/v0/c/99/0/.0.0123.partial").write_bytes(b"torn")
     report = extract_features(store, "tiny", batch_size=4)
     assert report.already + report.extracted == 60
     assert report.extracted > 0  # the kill came in the middle
     feature_set = open_feature_set(store, report.feature_set)
     rows = [row for record in feature_set.records() for row in record["items"]]
     assert sorted(rows) == sorted(items)
-    whole = {path: data for path, data in files_of(feature_set).items() if ".partial" not in path.name}
+    whole = files_of(feature_set)
+    assert not [path for path in whole if ".partial" in path.name]
     for path in (feature_set.path / "commits").iterdir():
         path.unlink()
     extract_features(store, "tiny", batch_size=4)
-    assert {p: d for p, d in files_of(feature_set).items() if ".partial" not in p.name} == whole
+    assert files_of(feature_set) == whole
 
 
 def _wait_for(condition, timeout_s: float = 60.0) -> None:
