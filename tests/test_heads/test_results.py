@@ -18,48 +18,13 @@ from heads.catalog import TABLES, VIEWS, open_catalog
 from heads.grid import Grid
 from heads.train import train_grid
 
+from .recipes import recipe, recipes
 from .stores import make_store
 
-AUROC_OF_TWO_CLASSES = """
-WITH ranked AS (
-  SELECT run, label,
-         rank() OVER (PARTITION BY run ORDER BY p_last[2])
-           + (count(*) OVER (PARTITION BY run, p_last[2]) - 1) / 2 AS midrank
-  FROM predictions
-), sums AS (
-  SELECT run, sum(midrank) FILTER (label = 1) AS ranks,
-         count(*) FILTER (label = 1) AS n1, count(*) FILTER (label = 0) AS n0
-  FROM ranked GROUP BY run
-)
-SELECT run, (ranks - n1 * (n1 + 1) / 2) / (n1 * n0) AS auroc FROM sums ORDER BY run
-"""
-
-AUROC_OF_MORE_CLASSES = """
-WITH decisions AS (  -- one row a sample and class: is it this class, and how probable was it said to be
-  SELECT run, label + 1 = k AS positive, p_last[k] AS p FROM predictions, generate_series(1, len(p_last)) AS g(k)
-), ranked AS (
-  SELECT run, positive,
-         rank() OVER (PARTITION BY run ORDER BY p) + (count(*) OVER (PARTITION BY run, p) - 1) / 2 AS midrank
-  FROM decisions
-), sums AS (
-  SELECT run, sum(midrank) FILTER (positive) AS ranks, count(*) FILTER (positive) AS n1,
-         count(*) FILTER (NOT positive) AS n0
-  FROM ranked GROUP BY run
-)
-SELECT run, (ranks - n1 * (n1 + 1) / 2) / (n1 * n0) AS auroc FROM sums ORDER BY run
-"""
-
-ACCURACY = """
-SELECT run, avg((list_position(p_last, list_max(p_last)) - 1 = label)::INTEGER) AS accuracy
-FROM predictions GROUP BY run ORDER BY run
-"""
-
-TEXT_AGAINST_IMAGE = """
-SELECT t.cohort, t.fraction, t.seed, t.auroc - i.auroc AS difference
-FROM results t JOIN results i USING (cohort, split, fraction, seed, epochs)
-WHERE t.method = 'text' AND i.method = 'image'
-ORDER BY ALL
-"""
+AUROC_OF_TWO_CLASSES = recipe("AUROC of two classes")
+AUROC_OF_MORE_CLASSES = recipe("AUROC of more classes")
+ACCURACY = recipe("Accuracy")
+TEXT_AGAINST_IMAGE = recipe("Text against image, paired")
 
 
 def trained(root, classes: int) -> Store:
@@ -260,3 +225,8 @@ def test_a_fixed_split_alone_gives_one_row(empty):
 
 def test_an_empty_store_answers(empty):
     assert open_catalog_of(empty).query("SELECT * FROM summary").is_empty()
+
+
+@pytest.mark.parametrize("title", recipes())
+def test_every_recipe_of_the_documentation_runs(title, binary):
+    assert open_catalog_of(binary).query(recipe(title)).width > 0

@@ -18,6 +18,7 @@ from heads.grid import Grid
 from heads.plan import make_plan
 from heads.train import Progress, train_grid
 
+from .recipes import recipe
 from .stores import make_store
 
 
@@ -67,15 +68,11 @@ def test_every_run_has_its_rows(whole):
 
 
 def test_every_split_can_be_traced_to_its_samples(whole):
-    train_of = """
-        SELECT r.run, r.n_train, count(s.sample) AS n FROM runs r
-        LEFT JOIN splits s ON s.split = r.split AND s.part = 'train' AND s.rank < r.n_train GROUP BY ALL"""
+    train_of = recipe("Training samples of every run")
     rows = open_catalog(whole).query(train_of)
     assert len(rows) == 12
     assert (rows["n"] == rows["n_train"]).all()
-    leaks = """
-        SELECT * FROM predictions p JOIN runs r USING (run)
-        ANTI JOIN splits s ON s.split = r.split AND s.sample = p.sample AND s.part = 'test'"""
+    leaks = recipe("Predictions outside the test side")
     assert open_catalog(whole).query(leaks).is_empty()
 
 
