@@ -48,12 +48,16 @@ def show(name: Annotated[str, typer.Argument(help="Name of an encoder.")]) -> No
     """
     import json
 
-    from featurestore.encoders import get_spec, is_available, weights_sha256
+    from featurestore.encoders import get_spec, weights_sha256
+    from featurestore.errors import DataError
 
     spec = get_spec(name)
     typer.echo(f"{spec.name}: {spec.describe()}")
     typer.echo(f"licence: {spec.licence}; pre-trained on: {', '.join(spec.pretraining) or 'nothing'}")
-    found = is_available(spec)
-    typer.echo(f"weights: {'here' if found else 'missing'}")
-    if found:
-        typer.echo(json.dumps(spec.key_config(weights_sha256(spec)), indent=1))
+    try:
+        sha256 = weights_sha256(spec)
+    except DataError as error:
+        typer.echo(f"weights: missing. {error}")
+    else:
+        typer.echo("weights: here; what of the encoder changes numbers, and so is in the key of its feature sets:")
+        typer.echo(json.dumps(spec.key_config(sha256), indent=1))

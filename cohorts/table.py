@@ -74,15 +74,8 @@ def build_table(
         raise DataError(f"image root {root} is not a folder. Name the folder of the images with --image-root.")
 
     flow = Flow(frame.height, f"rows in {table.name}")
-    frame = _drop_unusable(frame, flow, needs_subject=subject_col is not None)
-    frame = _resolve_images(frame, flow, root)
-    frame = flow.drop(
-        frame,
-        pl.col("image_path").is_null() & pl.col("text").is_null(),
-        step="neither image nor text",
-        reason="the row has neither an image nor a text",
-    )
-    frame, labels = _label(frame, flow, label_col, bins)
+    frame = _resolve_images(_drop_unusable(frame, flow, needs_subject=subject_col is not None), flow, root)
+    frame, labels = _label(_drop_empty(frame, flow), flow, label_col, bins)
     rows = frame.with_columns(
         pl.Series("label", labels.codes, pl.Int32),
         pl.coalesce("subject", "id").alias("subject"),
@@ -270,6 +263,11 @@ def _drop_unusable(frame: pl.DataFrame, flow: Flow, *, needs_subject: bool) -> p
             reason="the row has no subject: it could stand on both sides of a split",
         )
     return frame
+
+
+def _drop_empty(frame: pl.DataFrame, flow: Flow) -> pl.DataFrame:
+    empty = pl.col("image_path").is_null() & pl.col("text").is_null()
+    return flow.drop(frame, empty, step="neither image nor text", reason="the row has neither an image nor a text")
 
 
 def _resolve_images(frame: pl.DataFrame, flow: Flow, root: Path) -> pl.DataFrame:

