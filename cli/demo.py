@@ -28,6 +28,7 @@ def demo(
     Example: `radfs demo`
     """
     from cohorts import build_phantom
+    from featurestore.errors import DataError
     from featurestore.store import open_store
 
     from . import extract as extract_command
@@ -36,7 +37,11 @@ def demo(
 
     store = open_store(out / "store", create=True)
     _step(1, f"a phantom cohort of {subjects} subjects: drawn radiographs, reports, a prognosis to predict")
-    for line in build_phantom(store, "phantom", subjects=subjects, seed=0).lines():
+    try:
+        built = build_phantom(store, "phantom", subjects=subjects, seed=0)
+    except DataError as error:
+        raise DataError(f"{out} holds a demo with other settings: name another folder with --out.") from error
+    for line in built.lines():
         typer.echo(line)
 
     from featurestore.extract import extract_features

@@ -62,6 +62,8 @@ def print_report(report: "ExtractReport") -> None:
     """Say what an extraction did; failures by id."""
     done = f"{report.feature_set}: {report.extracted} new, {report.already} there already, of {report.asked}"
     typer.echo(f"{done} ({report.seconds:.1f} s)")
+    if report.resumed:
+        typer.echo(f"{report.resumed} more were finished on the way: an interrupted run had begun them.")
     if report.truncated:
         typer.echo(f"{report.truncated} reports were longer than the context length and were cut.")
     if report.failed:

@@ -20,7 +20,7 @@ _QUESTIONS = {
         SELECT s.cohort, f.feature_set, count(*) AS samples,
             count(*) FILTER (WHERE r.state = 'done') AS with_tokens
         FROM feature_sets f
-        CROSS JOIN samples s
+        CROSS JOIN (SELECT * FROM samples SEMI JOIN cohorts USING (cohort, cohort_key)) s
         LEFT JOIN feature_rows r ON r.feature_set = f.feature_set
             AND r.item = CASE f.modality WHEN 'image' THEN s.image ELSE s.text END
         GROUP BY ALL HAVING with_tokens > 0 ORDER BY ALL""",

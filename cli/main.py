@@ -68,9 +68,13 @@ def main() -> None:
             raise
         typer.echo(f"error: {error}", err=True)
         sys.exit(1)
-    except BrokenPipeError:  # `radfs query ... | head`
-        sys.stderr.close()
-        sys.exit(141)
+    except OSError as error:
+        if _show_traceback or isinstance(error, BrokenPipeError) or error.filename is None:
+            raise
+        typer.echo(
+            f"error: {error.filename}: {error.strerror}. Check the path, and that you may write there.", err=True
+        )
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """Printing rows and progress: a table for people, CSV, JSON and Parquet for programs."""
 
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,14 +31,27 @@ def print_frame(
         frame.write_parquet(parquet)
         typer.echo(f"{len(frame)} rows -> {parquet}")
     elif as_json:
-        typer.echo(json.dumps(frame.to_dicts(), default=str, ensure_ascii=False))
+        typer.echo(json.dumps(_plain(frame.to_dicts()), default=str, ensure_ascii=False, allow_nan=False))
     elif csv:
         nested = [name for name, dtype in frame.schema.items() if dtype.is_nested()]
         if nested:
             raise DataError(f"CSV has no lists: leave out {', '.join(nested)}, or use --json or --parquet.")
-        frame.write_csv(sys.stdout)
+        typer.echo(frame.write_csv(), nl=False)
     else:
         _print_table(frame)
+
+
+def _plain(value: Any) -> Any:
+    """`value` as JSON knows it: no NaN, no infinity, whole and decimal numbers as numbers."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 def _print_table(frame: "pl.DataFrame") -> None:

@@ -4,6 +4,7 @@ A builder makes rows and a flow, drafts a cohort from them (`draft_cohort`, noth
 (`commit`). Knows nothing of where the rows come from.
 """
 
+import filecmp
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,8 @@ from typing import Any
 
 import polars as pl
 
-from featurestore.errors import DamageError, DataError
-from featurestore.items import ITEM_SCHEMA, add_items, list_items
+from featurestore.errors import DamageError, DataError, StoreError
+from featurestore.items import ITEM_SCHEMA, add_items, list_items, text_hash
 from featurestore.store import Store
 
 from .cohort import SAMPLE_SCHEMA, Cohort, check_name, cohort_key, folder, list_cohorts, load_cohort, save_cohort
@@ -131,13 +132,13 @@ def draft_cohort(
         "study",
         pl.when(pl.col("image_path").is_not_null()).then(item).alias("image"),
         pl.when(pl.col("text").is_not_null()).then(item).alias("text"),
+        pl.Series("text_sha256", [None if t is None else text_hash(t) for t in rows["text"]], dtype=pl.String),
         "label",
         pl.col("label").replace_strict(dict(enumerate(classes)), return_dtype=pl.String).alias("label_name"),
     ).cast(SAMPLE_SCHEMA)
-    texts = dict(rows.filter(pl.col("text").is_not_null()).select(item, "text").iter_rows())
     cohort = Cohort(
         name=name,
-        key=cohort_key(dataset, samples, texts, classes=classes, test_share=test_share, recipe=recipe),
+        key=cohort_key(dataset, samples, classes=classes, test_share=test_share, recipe=recipe),
         task="binary" if len(classes) == 2 else "multiclass",
         classes=classes,
         test_share=test_share,
@@ -171,7 +172,7 @@ def commit(
             "Replace it with --replace, or choose another name."
         )
     if not replace:
-        _refuse_other_texts(store, draft.items)
+        _refuse_other_items(store, draft.items)
     if before_items is not None:
         before_items()
     add_items(store, draft.items)
@@ -195,18 +196,30 @@ def commit(
     )
 
 
-def _refuse_other_texts(store: Store, items: pl.DataFrame) -> None:
-    """Refuse to give an item that the store knows another report: cohorts of one dataset share their items.
+def _refuse_other_items(store: Store, items: pl.DataFrame) -> None:
+    """Refuse to give an item that the store knows another report or another image: cohorts of a dataset share items.
 
-    An image's path may change, for a folder may move; whether its bytes did is found out at extraction.
+    An image may lie elsewhere than before, for a folder may move; as long as its old file is there, the bytes count.
     """
-    known = list_items(store, modality="text").select("item", known="text")
-    other = items.join(known, on="item").filter((pl.col("modality") == "text") & (pl.col("text") != pl.col("known")))
-    if not other.is_empty():
-        raise DataError(
-            f"the store holds another report for item {other['item'][0]} (and {other.height - 1} more). Replace the "
-            "reports with --replace, which takes their tokens out of use, or choose another --dataset."
-        )
+    known = list_items(store).select("modality", "item", known_path="path", known_text="text")
+    both = items.join(known, on=["modality", "item"])
+    texts = both.filter((pl.col("modality") == "text") & (pl.col("text") != pl.col("known_text")))
+    moved = both.filter((pl.col("modality") == "image") & (pl.col("path") != pl.col("known_path")))
+    images = [row["item"] for row in moved.iter_rows(named=True) if _other_bytes(row["known_path"], row["path"])]
+    for kind, other in (("report", texts["item"].to_list()), ("image", images)):
+        if other:
+            raise DataError(
+                f"the store holds another {kind} for item {other[0]} (and {len(other) - 1} more). Replace it with "
+                f"--replace, which takes the tokens of the old {kind} out of use, or choose another --dataset."
+            )
+
+
+def _other_bytes(old: str, new: str) -> bool:
+    """Whether two image files differ; False where the old one is gone and cannot tell."""
+    try:
+        return not filecmp.cmp(old, new, shallow=False)
+    except OSError:
+        return False
 
 
 def _items(rows: pl.DataFrame) -> pl.DataFrame:
@@ -232,7 +245,7 @@ def _known(store: Store, name: str, *, replace: bool) -> Cohort | None:
         return None
     try:
         return load_cohort(store, name)
-    except DamageError:
+    except (DamageError, StoreError):  # unreadable, or of another format: replacing it is the way out
         if replace:
             return None
         raise

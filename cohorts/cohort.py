@@ -19,7 +19,6 @@ import polars as pl
 
 from featurestore.errors import DamageError, DataError, StoreError, unknown_name
 from featurestore.fsio import write_atomic, write_parquet
-from featurestore.items import text_hash
 from featurestore.keys import content_key
 from featurestore.store import Store
 
@@ -35,14 +34,17 @@ SAMPLE_SCHEMA = pl.Schema(
         "study": pl.String,
         "image": pl.String,
         "text": pl.String,
+        "text_sha256": pl.String,
         "label": pl.Int32,
         "label_name": pl.String,
     }
 )
-"""One row a sample, in the order of ids. `image` and `text` are item ids (null where there is none); `label` is the
-place of `label_name` in the cohort's classes; `study` may be null."""
+"""One row a sample, in the order of ids. `image` and `text` are item ids (null where there is none), `text_sha256` is
+the hash of the report that the cohort was built with; `label` is the place of `label_name` in the cohort's classes;
+`study` may be null."""
 
 _POINTER = "cohort.json"
+_POINTER_KEYS = ("key", "builder", "options", "task", "classes", "test_share", "licence", "counts")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 
@@ -96,7 +98,6 @@ def check_name(name: str, *, what: str = "cohort") -> None:
 def cohort_key(
     dataset: str,
     samples: pl.DataFrame,
-    texts: Mapping[str, str],
     *,
     classes: tuple[str, ...],
     test_share: float,
@@ -110,7 +111,6 @@ def cohort_key(
     Args:
         dataset: the first part of the ids.
         samples: columns of `SAMPLE_SCHEMA`, in the order of ids.
-        texts: the report of every text item.
         classes: names of the classes.
         test_share: share of the samples on the test side.
         recipe: for data that a generator makes, what else it is made from.
@@ -120,8 +120,8 @@ def cohort_key(
         return item.removeprefix(f"{dataset}/") if item is not None else None
 
     rows = [
-        (local(sample), subject, study, local(image), text_hash(texts[text]) if text is not None else None, label)
-        for sample, subject, study, image, text, label, _ in samples.select(SAMPLE_SCHEMA.names()).iter_rows()
+        (local(sample), subject, study, local(image), text_sha256, label)
+        for sample, subject, study, image, _, text_sha256, label, _ in samples.select(SAMPLE_SCHEMA.names()).iter_rows()
     ]
     return content_key({"samples": rows, "classes": classes, "test_share": test_share, "recipe": recipe})
 
@@ -220,6 +220,8 @@ def parse_pointer(path: Path) -> dict[str, Any]:
     try:
         pointer = json.loads(path.read_bytes())
         version = pointer["format"]
+        if version == FORMAT:
+            _ = [pointer[key] for key in _POINTER_KEYS]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DamageError(f"{path} cannot be read ({type(error).__name__}). Build it again with --replace.") from error
     if version != FORMAT:

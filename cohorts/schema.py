@@ -67,6 +67,7 @@ TABLES = (
             Column("study", "TEXT", "the examination; null where it is not known"),
             Column("image", "TEXT", "image item; null where there is none"),
             Column("text", "TEXT", "report item; null where there is none"),
+            Column("text_sha256", "TEXT", "sha256 of the report that the cohort was built with; null where none"),
             Column("label", "INTEGER", "class, counted from 0"),
             Column("label_name", "TEXT", "name of the class"),
         ),
@@ -76,9 +77,10 @@ TABLES = (
         "splits",
         "Samples of every split that was trained on. A training subset is the rows with rank below its n.",
         (
-            Column("split", "TEXT", "hash of both sides and their order"),
+            Column(
+                "split", "TEXT", "hash of both sides and their order; join on cohort too, for cohorts may share one"
+            ),
             _COHORT,
-            _KEY,
             Column("seed", "BIGINT", "seed that the split came from"),
             _SAMPLE,
             Column("part", "TEXT", "train or test"),

@@ -26,7 +26,6 @@ SPLIT_SCHEMA = pl.Schema(
     {
         "split": pl.String,
         "cohort": pl.String,
-        "cohort_key": pl.String,
         "seed": pl.Int64,
         "sample": pl.String,
         "part": pl.String,
@@ -109,9 +108,7 @@ def save_split(store: Store, cohort: Cohort, split: Split, seed: int) -> None:
         return
     parts = [("train", split.train), ("test", split.test)]
     rows = [
-        (split.key, cohort.name, cohort.key, seed, sample, part, rank)
-        for part, ids in parts
-        for rank, sample in enumerate(ids)
+        (split.key, cohort.name, seed, sample, part, rank) for part, ids in parts for rank, sample in enumerate(ids)
     ]
     write_parquet(path, pl.DataFrame(rows, schema=SPLIT_SCHEMA, orient="row"))
 

@@ -196,9 +196,14 @@ def _first_long_line(table: Path, separator: str) -> int | None:
 
 def _with_roles(source: pl.DataFrame, roles: dict[str, str | None], table: Path) -> pl.DataFrame:
     """Columns row (from 1), id, subject, image, text, label as cleaned strings; a role without column is null."""
-    for column in roles.values():
-        if column is None:
-            continue
+    named = [column for column in roles.values() if column is not None]
+    if not set(named) & set(source.columns) and len(source.columns) > 1:
+        # Without a header the first row would stand where names do, and a patient's report in the message.
+        raise DataError(
+            f"records {table} has {len(source.columns)} columns, and none is called {' or '.join(map(repr, named))}. "
+            "Does it begin with a header row?"
+        )
+    for column in named:
         if column not in source.columns:
             raise _no_column(column, source.columns, table)
         if f"{column}_duplicated_0" in source.columns:
@@ -216,7 +221,7 @@ def _with_roles(source: pl.DataFrame, roles: dict[str, str | None], table: Path)
 def _no_column(column: str, known: Sequence[str], table: Path) -> Exception:
     if len(known) == 1 and any(mark in known[0] for mark in ";\t|"):
         return DataError(
-            f"records {table} has a single column, {known[0]!r}: its fields seem to be separated by another mark than "
+            f"records {table} has a single column: its fields seem to be separated by another mark than "
             f"{_SEPARATORS.get(table.suffix.lower(), ',')!r}. Save it with commas as .csv, or with tabs as .tsv."
         )
     return unknown_name(f"column of {table.name}", column, known)

@@ -8,6 +8,7 @@ DuckDB lets no second process read while one has the file open for writing, and 
 connections are short: open, one transaction or query, close, and wait a little where somebody else holds the file.
 """
 
+import os
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -102,6 +103,8 @@ class Catalog:
         """
         with self._open(wait_s, read_only=True) as connection:
             try:
+                if len(connection.extract_statements(sql)) != 1:
+                    raise DataError("ask one question at a time: the SQL holds none, or several statements.")
                 relation = connection.sql(sql, params=list(params) or None)
                 if relation is None:
                     raise DataError(f"the statement returns no rows: {sql.strip()[:80]!r}. Ask with SELECT.")
@@ -160,7 +163,12 @@ class Catalog:
             try:
                 connection = duckdb.connect(str(self.store.catalog), read_only=read_only, config=config)
                 break
-            except duckdb.IOException as error:
+            except duckdb.Error as error:
+                if not os.access(self.store.root, os.W_OK):
+                    raise StoreError(
+                        f"the store {self.store.root} is read-only for you, and its catalog is missing or behind. Run "
+                        "`radfs info` once as somebody who may write there."
+                    ) from error
                 if not any(word in str(error) for word in _BUSY_WORDS):
                     raise StoreError(
                         f"{self.store.catalog} cannot be opened ({str(error).splitlines()[0]}). It is a cache: "
@@ -197,14 +205,25 @@ def _table_ddl(tables: Sequence[Table]) -> list[str]:
 def _fold_table(connection: duckdb.DuckDBPyConnection, table: Table, root: Path, files: dict[str, str]) -> None:
     rows = connection.execute('SELECT path, stamp FROM truth.files WHERE "table" = ?', [table.name]).fetchall()
     folded = dict(rows)
-    if any(files.get(path) != stamp for path, stamp in folded.items()):
-        # A file changed or went: which rows others had yielded to it cannot be told, so the table is made anew.
+    if any(files.get(path) != stamp for path, stamp in folded.items()) or _comes_late(table, files, folded):
+        # Which rows others had yielded to it, or it would have to yield, cannot be told: the table is made anew.
         connection.execute(f'DELETE FROM truth."{table.name}"')
         connection.execute('DELETE FROM truth.files WHERE "table" = ?', [table.name])
         folded = {}
     for path, stamp in files.items():
         if path not in folded:
             _insert(connection, table, _load(table, root / path), path, stamp)
+
+
+def _comes_late(table: Table, files: dict[str, str], folded: dict[str, str]) -> bool:
+    """Whether a new file stands, in the order of names, before one of its folder whose rows would be newer."""
+    if table.newest_by is None:
+        return False
+    last: dict[str, str] = {}
+    for path in folded:
+        folder = path.rpartition("/")[0]
+        last[folder] = max(path, last.get(folder, ""))
+    return any(path < last.get(path.rpartition("/")[0], "") for path in files if path not in folded)
 
 
 def _load(table: Table, path: Path) -> pl.DataFrame:

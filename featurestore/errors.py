@@ -7,6 +7,9 @@ these as one line and exits with 1; anything else is a bug and shows its traceba
 import difflib
 from collections.abc import Iterable
 
+_SHOWN = 30
+_SEARCHED = 5_000  # item ids of a large store would take minutes
+
 
 class RadfsError(Exception):
     """The base of all errors that a user can mend."""
@@ -35,6 +38,7 @@ class ItemError(RadfsError):
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
     """The error for a `name` that is not one of the `known` names of this `kind`, with the nearest ones first."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=2, cutoff=0.5)
+    near = difflib.get_close_matches(name, names[:_SEARCHED], n=2, cutoff=0.5)
     hint = f"Did you mean {' or '.join(repr(n) for n in near)}? " if near else ""
-    return UnknownNameError(f"unknown {kind} {name!r}. {hint}Known: {', '.join(names) or 'none yet'}.")
+    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    return UnknownNameError(f"unknown {kind} {name!r}. {hint}Known: {', '.join(names[:_SHOWN]) or 'none yet'}{more}.")

@@ -40,7 +40,8 @@ class ExtractReport:
         asked: items asked for.
         already: of these, committed before.
         known_failures: of these, failures of an earlier run that were not tried again.
-        extracted: items whose tokens this run committed.
+        extracted: items asked for whose tokens this run committed.
+        resumed: items beyond those asked for, which stood in the same unfinished shards.
         failed: reasons by item id, of this run.
         truncated: reports longer than the context length, of this run.
         seconds: duration, the encoder's loading included.
@@ -51,6 +52,7 @@ class ExtractReport:
     already: int = 0
     known_failures: int = 0
     extracted: int = 0
+    resumed: int = 0
     failed: dict[str, str] = field(default_factory=dict)
     truncated: int = 0
     seconds: float = 0.0
@@ -102,6 +104,7 @@ def extract_features(
         if plans:
             sources = list_items(store, modality=spec.modality).rows_by_key("item", named=True, unique=True)
             run = _Run(feature_set, build(spec, device=_device(device)), sources, report, batch_size, on_progress)
+            run.asked = set(wanted["item"])
             run.total = sum(len(plan.items) for plan in plans)
             run.shards(plans, workers or os.cpu_count() or 1)
     report.seconds = time.monotonic() - start
@@ -149,6 +152,11 @@ def _wanted(store: Store, spec: EncoderSpec, items: Sequence[str] | None) -> pl.
         if len(strange):
             raise unknown_name(f"{spec.modality} item", strange[0], known["item"])
         known = ids.join(known, on="item", how="left", maintain_order="left").select(known.columns)
+    if items is not None and known.is_empty():
+        raise DataError(
+            f"none of the items asked for is of modality {spec.modality}, which encoder {spec.name} reads: does the "
+            f"cohort have {spec.modality}s?"
+        )
     if known.is_empty():
         raise DataError(
             f"the store has no {spec.modality} items, which encoder {spec.name} reads. "
@@ -167,6 +175,7 @@ class _Run:
     report: ExtractReport
     batch_size: int
     on_progress: Progress | None
+    asked: set[str] = field(default_factory=set)
     total: int = 0
     seen: int = 0
 
@@ -187,7 +196,9 @@ class _Run:
     def _commit(self, writer: ShardWriter) -> None:
         writer.commit()
         self.report.failed.update(writer.failed)
-        self.report.extracted += len(writer.plan.items) - len(writer.failed)
+        made = set(writer.plan.items) - set(writer.failed)
+        self.report.extracted += len(made & self.asked)
+        self.report.resumed += len(made - self.asked)
         self.report.truncated += writer.truncated
 
     def _fill_images(self, writer: ShardWriter, readers: ThreadPoolExecutor) -> None:
@@ -244,6 +255,8 @@ class _Run:
             return _Prepared(text_hash(text), self.encoder.prepare(text))
         except ItemError as error:
             return _Prepared(text_hash(text), None, str(error))
+        except Exception as error:
+            return _Prepared(text_hash(text), None, f"unexpected {type(error).__name__} while tokenising")
 
     def _tell(self, more: int, writer: ShardWriter) -> None:
         self.seen += more

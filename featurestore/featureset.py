@@ -4,9 +4,10 @@ Truth files (design: the commit record is the commit):
 
     features/<name>/zarr.json             what the set is
     features/<name>/rows/<n>.parquet      an allocation: item, row, stamp of the source when it was allocated
+    features/<name>/stamps/<n>.parquet    newer stamps of rows whose image files were moved or touched
     features/<name>/commits/<shard>.json  a committed shard: files with sizes and checksums, rows, failures
 
-A shard file without a record, and a record's rows beyond the arrays, do not exist for readers.
+A shard file without a record does not exist for readers.
 """
 
 import hashlib
@@ -22,6 +23,7 @@ import polars as pl
 from .errors import DamageError, StoreError, unknown_name
 from .fsio import exclusive, parquet_bytes, write_atomic, write_new
 from .items import text_hash
+from .keys import content_key
 from .layout import FeatureLayout
 from .store import Store
 
@@ -125,11 +127,34 @@ class FeatureSet:
         Returns:
             columns of `COMMIT_SCHEMA` in the order of `items`; state is done, failed or missing.
         """
-        stamps = self.allocated().select("row", "stamp")
-        frame = items.join(self.committed().join(stamps, on="row", how="left"), on="item", how="left")
+        return self._compare(items).select(COMMIT_SCHEMA.names())
+
+    def _compare(self, items: pl.DataFrame) -> pl.DataFrame:
+        """`status`, with the stamp of every row as stored (`stamp`) and as it is now (`stamp_now`)."""
+        committed = self.committed().join(self._stamps(), on="row", how="left")
+        frame = items.join(committed, on="item", how="left").with_columns(
+            pl.Series("stamp_now", [source_stamp(path) for path in items["path"]], dtype=pl.String)
+        )
         same = [_same_source(row) for row in frame.iter_rows(named=True)]
         state = pl.when(pl.Series(same, dtype=pl.Boolean)).then("state").otherwise(pl.lit("missing"))
-        return frame.with_columns(state=state).select(COMMIT_SCHEMA.names())
+        return frame.with_columns(state=state)
+
+    def _stamps(self) -> pl.DataFrame:
+        """The newest stamp of every row."""
+        newer = [pl.read_parquet(p) for p in sorted((self.path / "stamps").glob("[0-9]*.parquet"))]
+        stamps = pl.concat([self.allocated().select("row", "stamp"), *newer])
+        return stamps.unique("row", keep="last", maintain_order=True)
+
+    def _restamp(self, compared: pl.DataFrame) -> None:
+        """Keep the stamps of files that were moved or touched and found the same, so that nobody hashes them again."""
+        moved = compared.filter(
+            (pl.col("state") != "missing")
+            & (pl.col("stamp") != pl.col("stamp_now"))
+            & (pl.col("stamp_now") != ABSENT_SOURCE)
+        ).select("row", stamp="stamp_now")
+        if not moved.is_empty():
+            number = len(list((self.path / "stamps").glob("[0-9]*.parquet")))
+            write_new(self.path / "stamps" / f"{number:06d}.parquet", parquet_bytes(moved))
 
     def plan(self, items: pl.DataFrame, *, retry_failed: bool = False) -> list[ShardPlan]:
         """Allocate rows for what is missing of `items`; call it under `writing()`.
@@ -137,7 +162,8 @@ class FeatureSet:
         Shards that an earlier call allocated and did not finish come first, whole and in the same rows; new rows
         follow in whole shards, so that no shard is ever written twice.
         """
-        status = self.status(items)
+        status = self._compare(items)
+        self._restamp(status)
         again = ["missing", "failed"] if retry_failed else ["missing"]
         wanted = status.filter(pl.col("state").is_in(again))["item"]
         rows = self.allocated().with_columns(shard=pl.col("row") // self.layout.shard_rows)
@@ -180,9 +206,10 @@ def create_feature_set(store: Store, layout: FeatureLayout) -> FeatureSet:
     path = store.features / layout.name
     if not (path / "zarr.json").exists():
         with exclusive(path / ".lock", f"feature set {layout.name}"):
-            for array in layout.arrays:
-                write_atomic(path / array.path / "zarr.json", array.metadata(0))
-            write_new(path / "zarr.json", layout.metadata())  # last: a set without it does not exist
+            if not (path / "zarr.json").exists():  # nobody made it while this process came to the lock
+                for array in layout.arrays:
+                    write_atomic(path / array.path / "zarr.json", array.metadata(0))
+                write_new(path / "zarr.json", layout.metadata())  # last: a set without it does not exist
     return open_feature_set(store, layout.name)
 
 
@@ -249,14 +276,14 @@ def rows_of_record(record: dict[str, Any]) -> pl.DataFrame:
 
 
 def source_stamp(path: str | None) -> str | None:
-    """What tells quickly whether an image file may have changed: its size and time of change."""
+    """What tells quickly whether an image may have changed: its file's place, size and time of change."""
     if path is None:
         return None
     try:
         stat = Path(path).stat()
     except OSError:
         return ABSENT_SOURCE
-    return f"{stat.st_size}:{stat.st_mtime_ns}"
+    return f"{stat.st_size}:{stat.st_mtime_ns}:{content_key(path, 8)}"
 
 
 def _same_source(row: dict[str, Any]) -> bool:
@@ -265,10 +292,9 @@ def _same_source(row: dict[str, Any]) -> bool:
         return False
     if row["modality"] == "text":
         return row["content"] == text_hash(row["text"])
-    stamp = source_stamp(row["path"])
-    if stamp == row["stamp"]:
+    if row["stamp_now"] == row["stamp"]:
         return True
-    if stamp == ABSENT_SOURCE:
+    if row["stamp_now"] == ABSENT_SOURCE:
         return row["state"] == "done"
     # Copied or touched: only the bytes can tell, and reading them costs less than encoding them again.
     try:

@@ -116,6 +116,7 @@ class Features:
         self._state = dict(zip(status["item"], status["state"], strict=True))
         done = status.filter(pl.col("state") == "done")
         self._place = dict(zip(done["item"], zip(done["shard"], done["row"], done["tokens"], strict=True), strict=True))
+        self._content = dict(zip(done["item"], done["content"], strict=True))
         self._shards: dict[int, _Shard] = {}
 
     @property
@@ -140,6 +141,10 @@ class Features:
     def failed(self, items: Sequence[str]) -> np.ndarray:
         """bool [b]: extraction tried the item as it is now and recorded a failure."""
         return np.array([self._state.get(item) == "failed" for item in items], dtype=bool)
+
+    def content(self, items: Sequence[str]) -> list[str | None]:
+        """The sha256 of the image or report that each item's tokens were made from; None where there are none."""
+        return [self._content.get(item) for item in items]
 
     def image_tokens(self, items: Sequence[str], out: np.ndarray | None = None) -> np.ndarray:
         """Patch tokens: float16 [b, n, d], in the order of `items`, into `out` if given.

@@ -72,7 +72,8 @@ def _create(root: Path, marker: Path) -> None:
     if root.exists() and (not root.is_dir() or any(p.name != _MARKER for p in root.iterdir())):
         raise StoreError(f"{root} exists and is not a radfs store. Name a new or an empty folder with --store.")
     # What comes to lie here derives from patients: nobody else reads it unless its owner says so.
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    root.mkdir(parents=True, exist_ok=True)
+    root.chmod(0o700)
     write_new(marker, json.dumps({"format": FORMAT}).encode())
 
 

@@ -26,7 +26,7 @@ _INK, _FAINT = "#222222", "#767676"
 _TITLE = "Test AUROC by number of training samples"
 _SETTINGS = (
     *("image_features", "text_features", "head", "lr", "batch_size", "dropout", "precision", "numerics"),
-    *("fixed_split", "common_rows", "cohort_key"),
+    *("fixed_split", "common_rows", "content", "cohort_key"),
 )
 """What may differ between two lines of one method and encoder."""
 

@@ -22,6 +22,8 @@ from .methods import get_method
 
 T = TypeVar("T")
 
+_LARGEST = 2**31 - 1
+
 GRID_KEYS = ("cohort", "backbone", "text_encoder", "method", "fraction", "seed", "split_seed")
 TRAIN_KEYS = ("epochs", "lr", "batch_size", "dropout")
 REQUIRED_KEYS = ("cohort", "method", "fraction", "seed")
@@ -222,8 +224,8 @@ def _encoder(key: str, modality: str, name: str) -> str:
 
 
 def _integer(key: str, value: object, *, least: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise DataError(f"{key} = {value!r}: must be a whole number, at least {least}.")
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= _LARGEST:
+        raise DataError(f"{key} = {value!r}: must be a whole number, at least {least} and at most {_LARGEST:,}.")
     return value
 
 

@@ -95,6 +95,7 @@ def _cohort_runs(grid: Grid, rows: CommonRows, done: set[str]) -> Iterator[Plann
             for fraction, (seed, split_seed) in product(grid.fraction, zip(grid.seed, split_seeds, strict=True)):
                 split = splits[split_seed]
                 spec = RunSpec(
+                    cohort=cohort.name,
                     cohort_key=cohort.key,
                     classes=cohort.classes,
                     method=method.name,

@@ -92,6 +92,7 @@ def _what_columns(planned: PlannedRun) -> dict[str, Any]:
         "run": spec.run_id,
         "cohort": planned.rows.cohort.name,
         "common_rows": planned.rows.key,
+        "content": content_key(spec.content),
         "split": spec.split_key,
         "split_seed": planned.split_seed,
         "config": canonical_json(spec.what()),

@@ -60,6 +60,8 @@ def find_common_rows(store: Store, grid: Grid, cohort_name: str) -> CommonRows:
             asked = items.filter(pl.col("item").is_in(samples[modality].implode()))
             status = feature_set.status(asked).select(pl.col("item").alias(modality), "state", "content")
             samples, failed = _committed(samples, status, feature_set, cohort_name)
+            if modality == "text":
+                _refuse_other_reports(samples, feature_set, cohort_name)
             lost.append((f"failed in {feature_set.name}", failed))
             _refuse_empty(samples, cohort, lost)
     content = {s.name: content_key(samples[s.name].to_list()) for sets in features.values() for s in sets}
@@ -109,6 +111,16 @@ def _refuse_empty(samples: pl.DataFrame, cohort: Cohort, lost: list[tuple[str, i
         raise DataError(
             f"cohort {cohort.name}: none of its {cohort.samples.height} samples can be used by every method of the "
             f"grid ({reasons}). Leave out the method that reads what is missing, or build the cohort with it."
+        )
+
+
+def _refuse_other_reports(samples: pl.DataFrame, feature_set: FeatureSet, cohort_name: str) -> None:
+    """Refuse tokens of reports that are not those the cohort was built with (another cohort replaced them since)."""
+    other = samples.filter(pl.col(feature_set.name) != pl.col("text_sha256"))
+    if not other.is_empty():
+        raise DataError(
+            f"cohort {cohort_name}: the report of item {other['text'][0]} (and of {other.height - 1} more) was "
+            "replaced since the cohort was built. Build the cohort again from its records with --replace."
         )
 
 

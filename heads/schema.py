@@ -1,6 +1,6 @@
 """The tables and views of results: names, types, units and meaning of every column. No torch, no store.
 
-`docs/schema.md` is made from what stands here, and the catalog carries the same sentences as comments.
+`docs/schema.md` is made from what stands here.
 """
 
 import polars as pl
@@ -25,6 +25,7 @@ RUNS = Table(
         Column("cohort", "TEXT", "name of the cohort"),
         Column("cohort_key", "TEXT", "content hash of the cohort"),
         Column("common_rows", "TEXT", "content hash of the samples that every method of the grid could use"),
+        Column("content", "TEXT", "content hash of the images or reports that the head read"),
         Column("split", "TEXT", "content hash of the split (joins with splits)"),
         Column("split_seed", "BIGINT", "seed of the split"),
         Column("seed", "BIGINT", "seed of the run: initialisation, batch order and dropout come from it"),
@@ -93,13 +94,13 @@ PREDICTIONS = Table(
 TABLES = (RUNS, EPOCHS, PREDICTIONS)
 
 _COPIED = (
-    *("run", "cohort", "cohort_key", "common_rows", "classes", "method", "head"),
+    *("run", "cohort", "cohort_key", "common_rows", "content", "classes", "method", "head"),
     *("backbone", "image_features", "text_encoder", "text_features"),
     *("split", "split_seed", "seed", "fraction", "n_train", "n_test"),
     *("epochs", "lr", "batch_size", "dropout", "precision", "numerics"),
 )
 _SETTING = (
-    *("cohort", "cohort_key", "common_rows", "classes", "method", "head"),
+    *("cohort", "cohort_key", "common_rows", "content", "classes", "method", "head"),
     *("backbone", "image_features", "text_encoder", "text_features", "fraction"),
     *("epochs", "lr", "batch_size", "dropout", "precision", "numerics"),
 )

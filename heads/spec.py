@@ -17,6 +17,7 @@ class RunSpec:
     """One run: a head trained on one subset of one split with one seed.
 
     Attributes:
+        cohort: name of the cohort: it changes no number, but results of one cohort must not pass for another's.
         cohort_key: content hash of the cohort.
         classes: names of the classes; label i is `classes[i]`.
         method: name of the method.
@@ -36,6 +37,7 @@ class RunSpec:
         numerics: version of the engine's arithmetic.
     """
 
+    cohort: str
     cohort_key: str
     classes: tuple[str, ...]
     method: str

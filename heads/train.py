@@ -15,6 +15,8 @@ from typing import Literal
 import numpy as np
 
 from cohorts.splits import save_split
+from featurestore.errors import DataError
+from featurestore.keys import content_key
 from featurestore.reader import open_features
 from featurestore.store import Store
 
@@ -179,6 +181,11 @@ def _load_tokens(store: Store, run: PlannedRun) -> TokenTable:
     """The tokens of the common rows, in their order, from the one feature set that the run reads."""
     ((modality, feature_set),) = run.features.items()
     features, items = open_features(store, feature_set.name), run.rows.samples[modality].to_list()
+    if (content_key(features.content(items)),) != run.spec.content:
+        raise DataError(
+            f"cohort {run.rows.cohort.name}: {modality}s were replaced while the grid was running. Run the same "
+            "command again: it plans anew."
+        )
     if modality == "image":
         return TokenTable.dense(features.image_tokens(items))
     return TokenTable.ragged(*features.text_tokens(items))

@@ -54,9 +54,10 @@ def test_every_task_of_a_real_set_trains_and_can_be_asked(dataset, store, real_d
     assert (trained.trained, trained.failed) == (4 * len(labels), [])
     catalog = open_catalog(store)
     both_sides = """
-        SELECT count(*) FROM splits a JOIN splits b ON a.split = b.split AND a.part = 'train' AND b.part = 'test'
+        SELECT count(*) FROM splits a JOIN splits b ON a.cohort = b.cohort AND a.split = b.split
         JOIN samples s ON s.sample = a.sample AND s.cohort = a.cohort
-        JOIN samples t ON t.sample = b.sample AND t.cohort = b.cohort WHERE s.subject = t.subject"""
+        JOIN samples t ON t.sample = b.sample AND t.cohort = b.cohort
+        WHERE a.part = 'train' AND b.part = 'test' AND s.subject = t.subject"""
     assert catalog.query(both_sides).item() == 0
     assert catalog.query("SELECT count(*) FROM results WHERE auroc BETWEEN 0 AND 1").item() == 4 * len(labels)
     same_rows = "SELECT count(DISTINCT split) FROM results GROUP BY cohort"

@@ -39,17 +39,17 @@ def add_cohort(
         label = subject % classes if labels == "even" else int(subject == subjects - 1)
         text = sample if i >= without_text else None
         label_of[sample] = label
-        rows.append((sample, f"patient{subject:03d}", None, sample, text, label, f"class {label}"))
+        content = None if text is None else text_hash(report_of(sample))
+        rows.append((sample, f"patient{subject:03d}", None, sample, text, content, label, f"class {label}"))
         items.append((sample, "image", f"/nowhere/{sample}.png", None))
         if text is not None:
             items.append((sample, "text", None, report_of(sample)))
     samples = pl.DataFrame(rows, schema=SAMPLE_SCHEMA, orient="row")
     names = tuple(f"class {label}" for label in range(classes))
-    texts = {sample: report_of(sample) for sample in label_of}
     add_items(store, pl.DataFrame(items, schema=ITEM_SCHEMA, orient="row"))
     cohort = Cohort(
         name=name,
-        key=cohort_key(name, samples, texts, classes=names, test_share=0.25),
+        key=cohort_key(name, samples, classes=names, test_share=0.25),
         task="binary" if classes == 2 else "multiclass",
         classes=names,
         test_share=0.25,

@@ -14,6 +14,7 @@ def summary_row(**changes) -> dict:
     row = {
         "cohort": "toy",
         "cohort_key": "k",
+        "content": "x",
         "common_rows": "r",
         "classes": ["a", "b"],
         "method": "image",

@@ -17,6 +17,7 @@ from heads.spec import RunSpec
 from .stores import add_cohort, add_tokens, make_store
 
 SPEC = RunSpec(
+    cohort="toy",
     cohort_key="c",
     classes=("a", "b"),
     method="image",
