@@ -122,3 +122,20 @@ def test_mistakes_in_a_study_are_named(study, tmp_path):
         study("query", "SELECT 1", "--csv", "--json")
     with pytest.raises(DataError, match="CSV has no lists: leave out x"):
         study("query", "SELECT [1, 2] AS x", "--csv")
+
+
+def test_json_is_json_whatever_the_numbers(study):
+    sql = "SELECT 'nan'::DOUBLE AS x, sum(n_samples) AS n, 1.5::DECIMAL(4, 2) AS d FROM cohorts"
+    assert json.loads(study("query", sql, "--json").output) == [{"x": None, "n": 48, "d": 1.5}]
+
+
+def test_several_statements_are_refused(study):
+    with pytest.raises(DataError, match="one question at a time"):
+        study("query", "SELECT 1; SELECT 2")
+
+
+def test_a_table_without_a_header_does_not_show_its_first_row(run, tmp_path):
+    (tmp_path / "records.csv").write_text("images/0.png,secret report,no,p00\nimages/1.png,other,yes,p01\n")
+    with pytest.raises(DataError, match="Does it begin with a header row") as error:
+        run(*BUILD)
+    assert "secret" not in str(error.value)

@@ -70,6 +70,14 @@ def test_a_mistake_is_one_line_and_exit_code_1(tmp_path):
     assert "Traceback" in radfs("--debug", "info", cwd=tmp_path).stderr
 
 
+def test_a_path_that_cannot_be_is_one_line_too(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = radfs("cohort", "build", "phantom", "p", "--subjects", "12", "--store", "file/below", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+
+
 SLOW_TRAINING = """
 import sys, time
 from featurestore.store import open_store

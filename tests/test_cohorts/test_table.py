@@ -9,7 +9,7 @@ from PIL import Image
 
 from cohorts import build_table, load_cohort, load_excluded, load_flow
 from featurestore.errors import DataError, RadfsError, UnknownNameError
-from featurestore.items import list_items
+from featurestore.items import list_items, text_hash
 
 COLUMNS = {
     "image_col": "file",
@@ -48,9 +48,9 @@ def test_samples_items_and_counts(store, folder):
     assert cohort.classes == ("x", "xy")
     assert cohort.task == "binary"
     assert cohort.samples.rows() == [
-        ("small/003", "p1", None, "small/003", None, 0, "x"),
-        ("small/g1", "p1", None, "small/g1", "small/g1", 0, "x"),
-        ("small/g2", "p2", None, "small/g2", "small/g2", 1, "xy"),
+        ("small/003", "p1", None, "small/003", None, None, 0, "x"),
+        ("small/g1", "p1", None, "small/g1", "small/g1", text_hash("Clear."), 0, "x"),
+        ("small/g2", "p2", None, "small/g2", "small/g2", text_hash("Not clear."), 1, "xy"),
     ]
     items = {(item, modality): (path, text) for item, modality, path, text in list_items(store).iter_rows()}
     assert items["small/003", "image"] == (str(folder / "c.png"), None)
