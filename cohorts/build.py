@@ -76,7 +76,7 @@ class BuildReport:
         """The report for printing: counts, exclusions with the first ids of each step, notes."""
         counts = ", ".join(f"{name} {n}" for name, n in self.class_counts.items())
         positive = f" (positive: {list(self.class_counts)[-1]})" if len(self.class_counts) == 2 else ""
-        state = "built" if self.created else "unchanged: the store holds exactly this already"
+        state = "built" if self.created else "unchanged: the store holds these samples already"
         return [
             f"cohort {self.name} (key {self.key}), {state}",
             f"{self.n_samples:,} samples of {self.n_subjects:,} subjects from {self.flow[0].n_before:,} rows",
@@ -175,7 +175,11 @@ def commit(
         _refuse_other_items(store, draft.items)
     if before_items is not None:
         before_items()
-    add_items(store, draft.items)
+    written = add_items(store, draft.items)
+    created = known is None or known.key != cohort.key
+    notes = draft.notes
+    if written and not created:
+        notes = (*notes, f"{written:,} of its items were redefined (another file or report): extract them again")
     excluded = draft.flow.excluded()
     save_cohort(store, cohort, flow=draft.flow.table(), excluded=excluded)
     by_step: dict[str, list[str]] = {}
@@ -185,13 +189,13 @@ def commit(
     return BuildReport(
         name=cohort.name,
         key=cohort.key,
-        created=known is None or known.key != cohort.key,
+        created=created,
         n_samples=counts["samples"],
         n_subjects=counts["subjects"],
         class_counts={c: counts[f"class {c}"] for c in cohort.classes},
         flow=tuple(draft.flow.steps),
         excluded={step: tuple(ids) for step, ids in by_step.items()},
-        notes=draft.notes,
+        notes=notes,
         excluded_path=folder(store, cohort.name, cohort.key) / "excluded.parquet",
     )
 

@@ -23,8 +23,8 @@ _ITEM_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[^\x00-\x1f\x7f]{1,500}")
 _KEY = ["modality", "item"]
 
 
-def add_items(store: Store, frame: pl.DataFrame) -> None:
-    """Add or redefine items. What is known already in the same form is not written again.
+def add_items(store: Store, frame: pl.DataFrame) -> int:
+    """Add or redefine items, and say how many. What is known already in the same form is not written again.
 
     Args:
         store: the store.
@@ -35,17 +35,17 @@ def add_items(store: Store, frame: pl.DataFrame) -> None:
     """
     frame = frame.select(ITEM_SCHEMA.names()).cast(pl.String)
     if frame.is_empty():
-        return
+        return 0
     dataset = _check(frame)
     while True:
         parts = _parts(store, dataset)
         known = _newest(parts)
         fresh = frame.join(known, on=ITEM_SCHEMA.names(), how="anti", nulls_equal=True)
         if fresh.is_empty():
-            return
+            return 0
         number = int(parts[-1].stem) + 1 if parts else 0
         if write_new(store.items / dataset / f"{number:06d}.parquet", parquet_bytes(fresh)):
-            return
+            return len(fresh)
 
 
 def list_items(store: Store, *, modality: str | None = None) -> pl.DataFrame:

@@ -90,7 +90,8 @@ def test_another_file_of_the_same_size_and_time_is_another_image(store, tmp_path
     build_table(store, "a", records=folder / "x.csv", **columns)
     first = extract_features(store, "tiny")
     tokens = open_features(store, first.feature_set).image_tokens(["a/i0"])
-    build_table(store, "a", records=folder / "y.csv", replace=True, **columns)
+    again = build_table(store, "a", records=folder / "y.csv", replace=True, **columns)
+    assert any("16 of its items were redefined" in line for line in again.lines())
     assert extract_features(store, "tiny").extracted == 16
     assert not np.array_equal(open_features(store, first.feature_set).image_tokens(["a/i0"]), tokens)
 
