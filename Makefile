@@ -21,6 +21,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: setup ## phantom cohort -> tokens -> heads -> table and learning curves, in ./demo
 	$(BIN)/radfs demo --out demo
+	@echo "(radfs lies in the environment: source $(BIN)/activate)"
 
 test: setup lint types imports pytest ## lint, types, import rules, tests
 

@@ -67,7 +67,8 @@ def demo(
     picture = out / "learning_curves.png"
     learning_curves(catalog.query("SELECT * FROM summary"), picture)
     typer.echo(f"\nlearning curves: {picture}")
-    typer.echo(f'next: radfs query --store {store.root} "SELECT * FROM results LIMIT 5"')
+    question = "SELECT method, fraction, seed, auroc, auroc_best FROM results ORDER BY ALL"
+    typer.echo(f'next: radfs query --store {out / "store"} "{question}"')
 
 
 _SUMMARY = """

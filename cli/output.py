@@ -23,22 +23,30 @@ def print_frame(
     """Print a frame in the form asked for.
 
     Raises:
-        DataError: more than one form asked for, or CSV of nested columns.
+        DataError: more than one form asked for, or no folder to write to.
     """
     if csv + as_json + (parquet is not None) > 1:
         raise DataError("--csv, --json and --parquet exclude each other: ask for one.")
     if parquet is not None:
+        if not parquet.absolute().parent.is_dir():
+            raise DataError(f"cannot write {parquet}: there is no folder {parquet.absolute().parent}.")
         frame.write_parquet(parquet)
         typer.echo(f"{len(frame)} rows -> {parquet}")
     elif as_json:
         typer.echo(json.dumps(_plain(frame.to_dicts()), default=str, ensure_ascii=False, allow_nan=False))
     elif csv:
-        nested = [name for name, dtype in frame.schema.items() if dtype.is_nested()]
-        if nested:
-            raise DataError(f"CSV has no lists: leave out {', '.join(nested)}, or use --json or --parquet.")
-        typer.echo(frame.write_csv(), nl=False)
+        typer.echo(_without_lists(frame).write_csv(), nl=False)
     else:
         _print_table(frame)
+
+
+def _without_lists(frame: "pl.DataFrame") -> "pl.DataFrame":
+    """The frame with lists as JSON text, for CSV has none."""
+    import polars as pl
+
+    nested = [name for name, dtype in frame.schema.items() if dtype.is_nested()]
+    texts = {name: [None if v is None else json.dumps(_plain(v)) for v in frame[name].to_list()] for name in nested}
+    return frame.with_columns(pl.Series(name, values, dtype=pl.String) for name, values in texts.items())
 
 
 def _plain(value: Any) -> Any:
@@ -94,11 +102,13 @@ def progress_bar(what: str, unit: str) -> Iterator[Callable[[int, int, int], Non
         TextColumn("{task.fields[failed]}", style="red"),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(what, total=None, rate="", failed="")
+        task = bar.add_task(what, total=None, visible=False, rate="", failed="")
 
         def tell(done: int, total: int, failed: int) -> None:
             elapsed = bar.tasks[0].elapsed or 0.0
             rate = f"{done / elapsed:.1f} {unit}/s" if elapsed > 0.5 else ""
-            bar.update(task, completed=done, total=total, rate=rate, failed=f"{failed} failed" if failed else "")
+            bar.update(
+                task, visible=True, completed=done, total=total, rate=rate, failed=f"{failed} failed" if failed else ""
+            )
 
         yield tell

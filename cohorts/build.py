@@ -147,7 +147,8 @@ def draft_cohort(
         builder=builder,
         options=options,
     )
-    return Draft(cohort, _items(rows.with_columns(item.alias("item"))), flow, (*_missing(rows), *notes))
+    notes = (*_missing(rows), *_odd_classes(samples, classes), *notes)
+    return Draft(cohort, _items(rows.with_columns(item.alias("item"))), flow, notes)
 
 
 def commit(
@@ -234,6 +235,25 @@ def _items(rows: pl.DataFrame) -> pl.DataFrame:
         "item", pl.lit("text").alias("modality"), pl.lit(None).alias("path"), "text"
     )
     return pl.concat([part.cast(ITEM_SCHEMA) for part in (images, texts)])
+
+
+def _odd_classes(samples: pl.DataFrame, classes: tuple[str, ...]) -> list[str]:
+    """Warnings of classes that no split can hold on both sides, or that are hardly meant as classes."""
+    subjects = dict(samples.group_by("label_name").agg(pl.col("subject").n_unique()).iter_rows())
+    lines = [
+        f"WARNING: class {name!r} has one subject only: no split has it on both sides, so no run is possible"
+        for name in classes
+        if subjects[name] == 1
+    ]
+    lines += [
+        f"WARNING: class {name!r} looks like a missing value: if it is one, leave those cells blank"
+        for name in classes
+        if name.lower() in ("na", "n/a", "#n/a", "none", "null", "missing")
+    ]
+    alike = [name for name in classes if sum(name.lower() == other.lower() for other in classes) > 1]
+    if alike:
+        lines.append(f"WARNING: classes {', '.join(map(repr, alike))} differ in case alone")
+    return lines
 
 
 def _missing(rows: pl.DataFrame) -> list[str]:

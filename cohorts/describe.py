@@ -29,6 +29,7 @@ def describe_cohort(store: Store, name: str) -> list[str]:
         f"{counts['samples']:,} samples of {counts['subjects']:,} subjects; {counts['images']:,} with an image, "
         f"{counts['texts']:,} with a report",
         f"{cohort.task}; test share {cohort.test_share:g}; splits by subject",
+        *_subject_warning(cohort),
         "",
         "classes",
         *_class_lines(cohort),
@@ -50,10 +51,20 @@ def _class_lines(cohort: Cohort) -> Iterator[str]:
         yield f"  {number}  {name}: {n:,} ({n / counts['samples']:.1%}){positive}"
 
 
+def _subject_warning(cohort: Cohort) -> Iterator[str]:
+    if cohort.builder == "table" and cohort.options.get("subject_col") is None:
+        yield "WARNING: no subject column was named: every row counts as a patient, and if they repeat, the test leaks"
+
+
 def _flow_lines(flow: pl.DataFrame) -> Iterator[str]:
+    """The rows as they came, every step that left some out, and what is left."""
     for step in flow.iter_rows(named=True):
         lost = step["n_before"] - step["n_after"]
-        yield f"  {step['n_after']:>9,}  {step['step']}" + (f" (-{lost:,}: {step['what']})" if lost else "")
+        if step["position"] == 0:
+            yield f"  {step['n_after']:>9,}  {step['what']}"
+        elif lost:
+            yield f"  {-lost:>9,}  {step['step']}: {step['what']}"
+    yield f"  {flow['n_after'][-1]:>9,}  samples"
 
 
 def _coverage_lines(store: Store, cohort: Cohort) -> Iterator[str]:

@@ -105,8 +105,8 @@ def build_table(
 
 
 _NO_SUBJECT = (
-    "no subject column was named: every row counts as a subject of its own. If patients repeat, the same patient "
-    "stands on both sides of the split and results look better than they are; name --subject-col."
+    "WARNING: no subject column was named: every row counts as a subject of its own. If patients repeat, the same "
+    "patient stands on both sides of the split and results look better than they are; name --subject-col."
 )
 
 

@@ -111,6 +111,11 @@ class Catalog:
                 return relation.pl()
             except duckdb.Error as error:
                 raise DataError(f"SQL refused: {str(error).strip()}") from error
+            except pl.exceptions.PolarsError as error:
+                raise DataError(
+                    "the answer has a column of a type that cannot be shown, such as INTERVAL: cast it to a number or "
+                    "a text, as in epoch(finished_at - started_at)."
+                ) from error
 
     @property
     def _format(self) -> str:

@@ -15,7 +15,7 @@ from .keys import content_key
 from .store import FORMAT
 
 SHARD_BYTES = 128 * 2**20
-MAX_SHARD_ROWS = 1024
+MAX_SHARD_ROWS = 256
 """A kill loses one shard's work at most, so small rows do not make huge shards."""
 
 SLOT_CHUNK = 64

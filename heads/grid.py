@@ -215,9 +215,10 @@ def _encoder(key: str, modality: str, name: str) -> str:
         raise UnknownNameError(f"{key}: {error}") from None
     if spec.modality != modality:
         known = ", ".join(spec.name for spec in list_specs(modality))
+        article = "an" if spec.modality == "image" else "a"
         other = "text_encoder" if spec.modality == "text" else "backbone"
         raise DataError(
-            f"{key} = {name!r}: is a {spec.modality} encoder, so name it under {other}. "
+            f"{key} = {name!r}: is {article} {spec.modality} encoder, so name it under {other}. "
             f"Known {modality} encoders: {known}."
         )
     return name
@@ -246,6 +247,11 @@ def _fraction(key: str, value: object) -> float:
 def _seeds(value: object) -> tuple[int, ...]:
     if isinstance(value, (list, tuple)):
         return _list("[grid] seed", value, lambda key, one: _integer(key, one, least=0))
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise DataError(
+            f"[grid] seed = {value!r}: must be a whole number, at least 1 (5 means the seeds 0 to 4), or a list "
+            "of seeds, such as [0] or [0, 7]."
+        )
     return tuple(range(_integer("[grid] seed", value, least=1)))
 
 

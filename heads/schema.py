@@ -114,7 +114,8 @@ def _columns_of_runs(names: tuple[str, ...]) -> tuple[Column, ...]:
 
 RESULTS = View(
     name="results",
-    comment="One row a run: its settings and the metrics of its last epoch. Begin here.",
+    comment="One row a run: its settings and the metrics of its last epoch. Begin here. Runs on a version of a "
+    "cohort that was replaced since are in `runs` alone.",
     sql=f"""
 SELECT {", ".join(f"r.{name}" for name in _COPIED)},
        {", ".join(f"l.{name}" for name in METRICS)},
@@ -122,6 +123,7 @@ SELECT {", ".join(f"r.{name}" for name in _COPIED)},
 FROM runs r
 JOIN epochs l ON l.run = r.run AND l.epoch = r.epochs
 JOIN epochs b ON b.run = r.run AND b.epoch = r.best_epoch
+WHERE NOT EXISTS (FROM cohorts c WHERE c.cohort = r.cohort AND c.cohort_key <> r.cohort_key)
 """.strip(),
     columns=(
         *_columns_of_runs(_COPIED),

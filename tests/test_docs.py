@@ -61,11 +61,11 @@ def test_the_walk_through_runs_as_written(tmp_path):
 def test_the_python_example_runs_as_written(tmp_path):
     write_records(tmp_path)
     (example,) = fenced("python")
-    assert len(example.strip().splitlines()) <= 12
+    assert len([line for line in example.splitlines() if line and "import" not in line]) <= 10
     code = example.replace("seed=5", "seed=5, epochs=2")
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "auroc_mean" in done.stdout
+    assert (tmp_path / "learning_curves.png").stat().st_size > 10_000
 
 
 def test_the_file_map_names_every_file_and_says_what_it_is(generate):

@@ -120,8 +120,11 @@ def test_mistakes_in_a_study_are_named(study, tmp_path):
         study("query", "DROP TABLE runs")
     with pytest.raises(DataError, match="exclude each other"):
         study("query", "SELECT 1", "--csv", "--json")
-    with pytest.raises(DataError, match="CSV has no lists: leave out x"):
-        study("query", "SELECT [1, 2] AS x", "--csv")
+    with pytest.raises(DataError, match="there is no folder"):
+        study("query", "SELECT 1", "--parquet", "nodir/x.parquet")
+    with pytest.raises(DataError, match="column of a type that cannot be shown"):
+        study("query", "SELECT INTERVAL 1 DAY AS x")
+    assert study("query", "SELECT [1, 2] AS x", "--csv").output == 'x\n"[1, 2]"\n'
 
 
 def test_json_is_json_whatever_the_numbers(study):
