@@ -108,7 +108,8 @@ def test_no_builder_loads_torch(tmp_path):
         "    import_module(target.split(':')[0]).example(store, name, root / name)\n"
         "sys.exit('torch' in sys.modules)\n"
     )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, cwd=Path(__file__).parents[2])
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0
 
 
 def test_an_unknown_builder_names_the_known_ones():
