@@ -1,10 +1,5 @@
 """Cohorts: labelled samples, leak-free splits, and the builders that make them. Knows labels, not models."""
 
-from collections.abc import Callable
-from importlib import import_module
-
-from featurestore.errors import unknown_name
-
 from .build import BuildReport
 from .cohort import Cohort, list_cohorts, load_cohort, load_excluded, load_flow
 from .describe import cohort_items, describe_cohort
@@ -28,7 +23,6 @@ __all__ = [
     "build_table",
     "cohort_items",
     "describe_cohort",
-    "get_builder",
     "list_cohorts",
     "load_cohort",
     "load_excluded",
@@ -36,11 +30,3 @@ __all__ = [
     "make_split",
     "save_split",
 ]
-
-
-def get_builder(name: str) -> Callable[..., BuildReport]:
-    """The build function of this name; an unknown one is an error with the known names."""
-    if name not in COHORT_BUILDERS:
-        raise unknown_name("cohort builder", name, COHORT_BUILDERS)
-    module, function = COHORT_BUILDERS[name].split(":")
-    return getattr(import_module(module), function)

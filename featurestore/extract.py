@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from PIL import Image
 from .encoders import Encoder, EncoderSpec, build, get_spec, weights_sha256
 from .errors import DataError, ItemError, unknown_name
 from .featureset import FeatureSet, ShardPlan, create_feature_set
-from .images import decode_image
+from .images import decode_image, read_file
 from .items import list_items, text_hash
 from .layout import FeatureLayout, shard_rows_for
 from .store import Store
@@ -236,11 +235,9 @@ class _Run:
             return _Prepared(None, None, _GONE)
         content = None
         try:
-            data = Path(self.sources[item]["path"]).read_bytes()
+            data = read_file(self.sources[item]["path"])
             content = hashlib.sha256(data).hexdigest()
             return _Prepared(content, self.encoder.prepare(decode_image(data)))
-        except OSError as error:
-            return _Prepared(content, None, f"the image file cannot be read: {error.strerror or type(error).__name__}")
         except ItemError as error:
             return _Prepared(content, None, str(error))
         except Exception as error:

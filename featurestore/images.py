@@ -34,14 +34,14 @@ _ORIENTATION = 0x0112  # EXIF tag Orientation
 _HEADER_LOCK = threading.Lock()
 
 
-def read_image(path: str | Path) -> "PilImage":
-    """The image file at `path`, decoded as `decode_image` says.
+def read_file(path: str | Path) -> bytes:
+    """The bytes of the image file at `path`.
 
     Raises:
-        ItemError: there is no such file, it cannot be read, or it holds no whole image.
+        ItemError: there is no such file, or it cannot be read.
     """
     try:
-        data = Path(path).read_bytes()
+        return Path(path).read_bytes()
     except FileNotFoundError:
         raise ItemError("the image file does not exist") from None
     except IsADirectoryError:
@@ -49,7 +49,6 @@ def read_image(path: str | Path) -> "PilImage":
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         reason = getattr(error, "strerror", None) or "not a usable path"
         raise ItemError(f"the image file cannot be read: {reason}") from None
-    return decode_image(data)
 
 
 def decode_image(data: bytes) -> "PilImage":

@@ -213,12 +213,14 @@ class Features:
         return self._shards[number], row - number * self.feature_set.layout.shard_rows
 
 
-def open_features(store: Store, feature_set: str) -> Features:
-    """Open a feature set for reading, by its name `encoder@key`.
+def open_features(store: Store, feature_set: str, *, only: Sequence[str] | None = None) -> Features:
+    """Open a feature set for reading, by its name `encoder@key`; of items `only`, where only those will be read.
 
     Only items that the store knows, as they are now, can be read: tokens of a report that has since been corrected,
     or of an image file with other bytes, are missing until they are extracted again.
     """
     opened = open_feature_set(store, feature_set)
     items = list_items(store, modality=opened.modality)
+    if only is not None:  # what is not looked at is not compared with its source, which costs a look at each file
+        items = items.filter(pl.col("item").is_in(list(only)))
     return Features(opened, opened.status(items))

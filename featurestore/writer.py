@@ -122,7 +122,7 @@ class ShardWriter:
         data = np.ascontiguousarray(payload).reshape(-1).view(np.uint8).data
         index = encode_index(present, array.chunk_bytes)
         write_atomic(self.feature_set.path / array.shard_file(self.plan.shard), data, index)
-        return {"bytes": len(data) + len(index), "payload_crc32c": crc32c(payload)}
+        return {"bytes": len(data) + len(index)}
 
     def _record(self, files: dict[str, dict[str, int]]) -> dict[str, Any]:
         text = self.feature_set.modality == "text"

@@ -180,7 +180,8 @@ class _Trainer:
 def _load_tokens(store: Store, run: PlannedRun) -> TokenTable:
     """The tokens of the common rows, in their order, from the one feature set that the run reads."""
     ((modality, feature_set),) = run.features.items()
-    features, items = open_features(store, feature_set.name), run.rows.samples[modality].to_list()
+    items = run.rows.samples[modality].to_list()
+    features = open_features(store, feature_set.name, only=items)
     if (content_key(features.content(items)),) != run.spec.content:
         raise DataError(
             f"cohort {run.rows.cohort.name}: {modality}s were replaced while the grid was running. Run the same "

@@ -8,10 +8,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from cohorts import COHORT_BUILDERS, get_builder, list_cohorts, load_cohort, load_excluded, load_flow, make_split
+from cohorts import COHORT_BUILDERS, list_cohorts, load_cohort, load_excluded, load_flow, make_split
 from cohorts.build import BuildReport
 from cohorts.cohort import SAMPLE_SCHEMA
-from featurestore.errors import UnknownNameError
 from featurestore.items import list_items
 from featurestore.store import Store, open_store
 
@@ -28,7 +27,8 @@ def builder(request) -> str:
 
 
 def test_the_table_names_a_function(builder):
-    function = get_builder(builder)
+    module, name = COHORT_BUILDERS[builder].split(":")
+    function = getattr(import_module(module), name)
     assert function.__name__ == f"build_{builder}"
     assert function.__doc__
 
@@ -110,8 +110,3 @@ def test_no_builder_loads_torch(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, cwd=Path(__file__).parents[2])
     assert done.returncode == 0
-
-
-def test_an_unknown_builder_names_the_known_ones():
-    with pytest.raises(UnknownNameError, match="Known: phantom, table"):
-        get_builder("tabel")

@@ -83,7 +83,8 @@ import sys, time
 from featurestore.store import open_store
 from heads import read_grid, train
 train.PART_RUNS = 1
-train.train_grid(open_store("radfs-store"), read_grid("grid.toml"), on_progress=lambda _: time.sleep(0.15))
+pause_s = float(sys.argv[1])
+train.train_grid(open_store("radfs-store"), read_grid("grid.toml"), on_progress=lambda _: time.sleep(pause_s))
 """
 
 
@@ -103,7 +104,7 @@ def test_a_killed_grid_resumes_and_equals_an_uninterrupted_one(study):
     parts = study / "radfs-store" / "results"
     for delay_s in (0.0, 0.2, 0.4):
         before = len(list(parts.glob("[!.]*")))
-        process = subprocess.Popen([sys.executable, "-c", SLOW_TRAINING], cwd=study)
+        process = subprocess.Popen([sys.executable, "-c", SLOW_TRAINING, "0.15"], cwd=study)
         _wait_for(lambda before=before: len(list(parts.glob("[!.]*"))) > before)
         time.sleep(delay_s)
         os.kill(process.pid, signal.SIGKILL)
@@ -123,13 +124,17 @@ def test_a_killed_grid_resumes_and_equals_an_uninterrupted_one(study):
 def test_query_and_info_answer_while_a_grid_is_running(study):
     for encoder in ("tiny", "tiny-text"):
         assert radfs("extract", "--backbone", encoder, cwd=study).returncode == 0
-    process = subprocess.Popen([sys.executable, "-c", SLOW_TRAINING], cwd=study)
+    process = subprocess.Popen([sys.executable, "-c", SLOW_TRAINING, "5"], cwd=study)
     try:
         _wait_for(lambda: any((study / "radfs-store" / "results").glob("[!.]*")))
         answer = radfs("query", "SELECT count(*) AS n FROM runs", "--csv", cwd=study)
         assert process.poll() is None
         assert answer.returncode == 0, answer.stderr
         assert int(answer.stdout.split()[1]) >= 1
+        shown = radfs("info", cwd=study)
+        assert process.poll() is None
+        assert shown.returncode == 0, shown.stderr
+        assert "mine" in shown.stdout
     finally:
         process.kill()
         process.wait()

@@ -16,7 +16,7 @@ from featurestore.encoders.frozen import TextEncoder
 from featurestore.errors import DataError, ItemError, StoreError, UnknownNameError
 from featurestore.extract import extract_features, layout_of
 from featurestore.featureset import create_feature_set, list_feature_sets, open_feature_set
-from featurestore.images import read_image
+from featurestore.images import decode_image, read_file
 from featurestore.reader import open_features
 
 from .pictures import add_pictures, add_reports, gray, write_pictures
@@ -42,7 +42,7 @@ def test_the_store_gives_back_what_the_encoder_gave(store, tmp_path):
     report = extract_features(store, "tiny")
     assert (report.asked, report.extracted, report.failed) == (5, 5, {})
     encoder = build(get_spec("tiny"))
-    expected = encoder.encode([encoder.prepare(read_image(p)) for p in paths])
+    expected = encoder.encode([encoder.prepare(decode_image(read_file(p))) for p in paths])
     features = open_features(store, report.feature_set)
     assert np.array_equal(features.image_tokens(items), expected.patches.numpy().astype(np.float16))
     assert np.array_equal(features.cls_tokens(items), expected.cls.numpy().astype(np.float16))
@@ -63,7 +63,7 @@ def test_bad_images_are_recorded_and_the_run_goes_on(store, tmp_path):
     assert set(report.failed) == {"d/half", "d/text", "d/empty", "d/gone"}
     assert report.extracted == 5
     assert not any(str(folder) in reason for reason in report.failed.values())
-    assert report.failed["d/gone"] == "the image file cannot be read: No such file or directory"
+    assert report.failed["d/gone"] == "the image file does not exist"
     again = extract_features(store, "tiny")
     assert (again.already, again.known_failures, again.extracted, again.failed) == (5, 4, 0, {})
     Image.fromarray(gray(9)).save(half)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from featurestore.errors import ItemError
-from featurestore.images import decode_image, read_image
+from featurestore.images import decode_image, read_file
 
 RNG = np.random.default_rng(0)
 COLOUR = Image.fromarray(RNG.integers(0, 256, (40, 60, 3), dtype=np.uint8))
@@ -254,7 +254,7 @@ def test_errors_hold_the_reason_and_never_the_path(tmp_path: Path):
     }
     for path, reason in cases.items():
         with pytest.raises(ItemError, match=reason) as caught:
-            read_image(path)
+            decode_image(read_file(path))
         assert "DOE" not in str(caught.value)
         assert "DOE" not in str(caught.value.__cause__)
 
@@ -274,4 +274,6 @@ def test_real_radiographs_decode_as_pillow_does(real_data: Path):
     files = sorted(real_data.glob("*/images/*.jpg"))[:40] + sorted(real_data.glob("nih*/images/*.png"))[:120]
     assert len(files) > 100
     for path in files:
-        assert np.array_equal(pixels(read_image(path)), np.asarray(Image.open(path).convert("RGB"))), path.name
+        assert np.array_equal(pixels(decode_image(read_file(path))), np.asarray(Image.open(path).convert("RGB"))), (
+            path.name
+        )

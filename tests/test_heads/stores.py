@@ -13,6 +13,7 @@ from featurestore.items import ITEM_SCHEMA, add_items, list_items, text_hash
 from featurestore.layout import FeatureLayout
 from featurestore.store import Store, open_store
 from featurestore.writer import ShardWriter
+from heads.grid import Grid
 
 DIM = 8
 
@@ -60,6 +61,20 @@ def add_cohort(
     )
     save_cohort(store, cohort, flow=FLOW_SCHEMA.to_frame(), excluded=EXCLUDED_SCHEMA.to_frame())
     return label_of
+
+
+def toy_grid(**changes) -> Grid:
+    """A small grid on cohort "toy", with `changes`."""
+    keys = {
+        "cohort": "toy",
+        "backbone": "tiny",
+        "text_encoder": "tiny-text",
+        "method": ["image", "text"],
+        "fraction": [0.25, 1.0],
+        "seed": 2,
+        "epochs": 3,
+    }
+    return Grid(**{**keys, **changes})
 
 
 def report_of(sample: str) -> str:

@@ -10,11 +10,10 @@ import pytest
 from featurestore.errors import DataError, UnknownNameError
 from featurestore.items import ITEM_SCHEMA, add_items
 from featurestore.store import open_store
-from heads.grid import Grid
 from heads.plan import make_plan
 from heads.spec import RunSpec
 
-from .stores import add_cohort, add_tokens, make_store
+from .stores import add_cohort, add_tokens, make_store, toy_grid
 
 SPEC = RunSpec(
     cohort="toy",
@@ -33,19 +32,6 @@ SPEC = RunSpec(
     batch_size=64,
     dropout=0.2,
 )
-
-
-def toy_grid(**changes) -> Grid:
-    keys = {
-        "cohort": "toy",
-        "backbone": "tiny",
-        "text_encoder": "tiny-text",
-        "method": ["image", "text"],
-        "fraction": [0.25, 1.0],
-        "seed": 2,
-        "epochs": 3,
-    }
-    return Grid(**{**keys, **changes})
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import time
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -14,26 +15,14 @@ from featurestore.store import Store, open_store
 from heads import train
 from heads.catalog import open_catalog
 from heads.finished import FinishedRuns
-from heads.grid import Grid
 from heads.plan import make_plan
 from heads.train import Progress, train_grid
 
+from . import stores
 from .recipes import recipe
 from .stores import make_store
 
-
-def toy_grid(**changes) -> Grid:
-    keys = {
-        "cohort": "toy",
-        "backbone": "tiny",
-        "text_encoder": "tiny-text",
-        "method": ["image", "text"],
-        "fraction": [0.3, 1.0],
-        "seed": 3,
-        "epochs": 4,
-        "lr": 0.02,
-    }
-    return Grid(**{**keys, **changes})
+toy_grid = partial(stores.toy_grid, fraction=[0.3, 1.0], seed=3, epochs=4, lr=0.02)
 
 
 NUMBERS = """
