@@ -16,6 +16,9 @@ app.add_typer(build, name="build")
 
 NameArgument = Annotated[str, typer.Argument(help="The cohort's name: lower-case letters, digits, '.', '_', '-'.")]
 TestShareOption = Annotated[float, typer.Option(help="Share of the samples kept for the test, by subject.")]
+GroupOption = Annotated[
+    bool, typer.Option("--group", help="If this makes the store: let its folder's group read and write it too.")
+]
 ReplaceOption = Annotated[bool, typer.Option("--replace", help="Replace a cohort of this name with other content.")]
 
 
@@ -43,6 +46,7 @@ def build_table(
     licence: Annotated[str, typer.Option(help="Licence of the data; `radfs info` shows it.")] = "not stated",
     test_share: TestShareOption = 0.2,
     replace: ReplaceOption = False,
+    group: GroupOption = False,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """A cohort from your own table of images, reports and labels.
@@ -54,7 +58,7 @@ def build_table(
     from featurestore.store import open_store
 
     report = build_cohort(
-        open_store(store, create=True),
+        open_store(store, create=True, group=group),
         name,
         records=records,
         label_col=label_col,
@@ -83,6 +87,7 @@ def build_phantom(
     ),
     test_share: TestShareOption = 0.2,
     replace: ReplaceOption = False,
+    group: GroupOption = False,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """A made-up cohort with a known answer: drawn radiographs and reports of a hidden patient state.
@@ -93,7 +98,7 @@ def build_phantom(
     from featurestore.store import open_store
 
     report = build_cohort(
-        open_store(store, create=True),
+        open_store(store, create=True, group=group),
         name,
         subjects=subjects,
         seed=seed,

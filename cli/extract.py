@@ -18,6 +18,9 @@ def extract(
     cohort: Annotated[
         list[str] | None, typer.Option("--cohort", help="Only the items of this cohort (may be repeated).")
     ] = None,
+    preset: Annotated[
+        str, typer.Option(help="How tokens are kept: float16, bfloat16, float32, int8 or archive; a set each.")
+    ] = "float16",
     store: StoreOption = DEFAULT_STORE,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try items again that failed and have not changed since.")
@@ -49,6 +52,7 @@ def extract(
             opened,
             backbone,
             items=items,
+            preset=preset,
             retry_failed=retry_failed,
             device=device,
             batch_size=batch_size,
@@ -64,6 +68,8 @@ def print_report(report: "ExtractReport") -> None:
     typer.echo(f"{done} ({report.seconds:.1f} s)")
     if report.resumed:
         typer.echo(f"{report.resumed} more were finished on the way: an interrupted run had begun them.")
+    if report.elsewhere:
+        typer.echo(f"{report.elsewhere} were made by other processes meanwhile.")
     if report.truncated:
         typer.echo(f"{report.truncated} reports were longer than the context length and were cut.")
     if report.failed:

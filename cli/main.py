@@ -9,7 +9,20 @@ from typing import Annotated
 
 import typer
 
-from . import backbones, cohort, demo, doctor, extract, info, query, train
+from . import (
+    backbones,
+    care,
+    cohort,
+    demo,
+    doctor,
+    estimate,
+    extract,
+    info,
+    query,
+    recode,
+    train,
+    transfer,
+)
 
 app = typer.Typer(
     name="radfs",
@@ -50,6 +63,14 @@ app.command("extract")(extract.extract)
 app.command("train")(train.train)
 app.command("query")(query.query)
 app.command("info")(info.info)
+app.command("estimate")(estimate.estimate)
+app.command("import")(transfer.import_)
+app.command("export")(transfer.export)
+app.command("recode")(recode.recode)
+app.command("verify")(care.verify)
+app.command("gc")(care.gc)
+app.command("rm")(care.rm)
+app.command("reindex")(care.reindex)
 app.command("doctor")(doctor.doctor)
 
 

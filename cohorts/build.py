@@ -206,9 +206,10 @@ def _refuse_other_items(store: Store, items: pl.DataFrame) -> None:
 
     An image may lie elsewhere than before, for a folder may move; as long as its old file is there, the bytes count.
     """
-    known = list_items(store).select("modality", "item", known_path="path", known_text="text")
+    known = list_items(store).select("modality", "item", known_path="path", known_text="text_sha256")
     both = items.join(known, on=["modality", "item"])
-    texts = both.filter((pl.col("modality") == "text") & (pl.col("text") != pl.col("known_text")))
+    hashes = pl.Series("sha256", [None if t is None else text_hash(t) for t in both["text"]], dtype=pl.String)
+    texts = both.with_columns(hashes).filter((pl.col("modality") == "text") & (pl.col("sha256") != pl.col("known_text")))
     moved = both.filter((pl.col("modality") == "image") & (pl.col("path") != pl.col("known_path")))
     images = [row["item"] for row in moved.iter_rows(named=True) if _other_bytes(row["known_path"], row["path"])]
     for kind, other in (("report", texts["item"].to_list()), ("image", images)):

@@ -20,12 +20,14 @@ import numpy as np
 import polars as pl
 from PIL import Image
 
+from .claims import Claims
 from .encoders import Encoder, EncoderSpec, build, get_spec, weights_sha256
 from .errors import DataError, ItemError, unknown_name
 from .featureset import FeatureSet, ShardPlan, create_feature_set
 from .images import decode_image, read_file
-from .items import list_items, text_hash
+from .items import list_items
 from .layout import FeatureLayout, shard_rows_for
+from .sources import source_stamp
 from .store import Store
 from .writer import ShardWriter
 
@@ -41,6 +43,7 @@ class ExtractReport:
         known_failures: of these, failures of an earlier run that were not tried again.
         extracted: items asked for whose tokens this run committed.
         resumed: items beyond those asked for, which stood in the same unfinished shards.
+        elsewhere: items of shards that other processes made meanwhile.
         failed: reasons by item id, of this run.
         truncated: reports longer than the context length, of this run.
         seconds: duration, the encoder's loading included.
@@ -52,12 +55,15 @@ class ExtractReport:
     known_failures: int = 0
     extracted: int = 0
     resumed: int = 0
+    elsewhere: int = 0
     failed: dict[str, str] = field(default_factory=dict)
     truncated: int = 0
     seconds: float = 0.0
 
 
 _GONE = "the item is no longer in the store"
+_TEXT_GONE = "its text was removed from the store"
+_ROUNDS = 5
 
 Progress = Callable[[int, int, int], None]
 """Called with (items done, items to do, items failed) while a run goes on."""
@@ -68,6 +74,7 @@ def extract_features(
     backbone: str,
     *,
     items: Sequence[str] | None = None,
+    preset: str = "float16",
     retry_failed: bool = False,
     device: str = "auto",
     batch_size: int = 32,
@@ -80,6 +87,7 @@ def extract_features(
         store: an open store.
         backbone: name of an encoder (`radfs backbones` lists them).
         items: ids to embed; None for every item of the encoder's modality.
+        preset: name of the codec that the tokens are kept with, one of `codecs.CODECS`.
         retry_failed: try recorded failures again though their source is unchanged.
         device: where the encoder runs: cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.
         batch_size: items a forward pass.
@@ -89,28 +97,47 @@ def extract_features(
     Raises:
         UnknownNameError: no such encoder, or an id that the store does not know.
         DataError: nothing of this modality in the store, or the encoder's weights are not installed.
-        StoreError: another process is extracting into the same feature set.
     """
     start = time.monotonic()
     spec = get_spec(backbone)
-    wanted = _wanted(store, spec, items)
-    feature_set = create_feature_set(store, layout_of(spec))
-    with feature_set.writing():
-        before = feature_set.status(wanted)["state"]
-        report = ExtractReport(feature_set.name, len(wanted), already=int((before == "done").sum()))
-        plans = feature_set.plan(wanted, retry_failed=retry_failed)
-        report.known_failures = 0 if retry_failed else int((before == "failed").sum())
-        if plans:
-            sources = list_items(store, modality=spec.modality).rows_by_key("item", named=True, unique=True)
-            run = _Run(feature_set, build(spec, device=_device(device)), sources, report, batch_size, on_progress)
+    wanted = wanted_items(store, spec, items)
+    feature_set = create_feature_set(store, layout_of(spec, dtype=preset))
+    before = feature_set.status(wanted)["state"]
+    _refuse_removed_texts(wanted.filter(before == "missing"))
+    report = ExtractReport(feature_set.name, len(wanted), already=int((before == "done").sum()))
+    report.known_failures = 0 if retry_failed else int((before == "failed").sum())
+    run: _Run | None = None
+    # Until nothing is missing: what another process planned and then gave up is planned anew.
+    for attempt in range(_ROUNDS):
+        plans = feature_set.plan(wanted, retry_failed=retry_failed and attempt == 0)
+        if not plans:
+            break
+        if run is None:
+            run = _Run(feature_set, build(spec, device=resolve_device(device)), report, batch_size, on_progress)
             run.asked = set(wanted["item"])
-            run.total = sum(len(plan.items) for plan in plans)
-            run.shards(plans, workers or os.cpu_count() or 1)
+        run.sources = _sources(store, spec, plans)
+        run.total += sum(len(plan.items) for plan in plans)
+        run.shards(plans, workers or os.cpu_count() or 1)
     report.seconds = time.monotonic() - start
     return report
 
 
-def layout_of(spec: EncoderSpec, *, shard_rows: int | None = None) -> FeatureLayout:
+def _refuse_removed_texts(missing: pl.DataFrame) -> None:
+    gone = missing.filter((pl.col("modality") == "text") & pl.col("text").is_null())["item"]
+    if len(gone):
+        raise DataError(
+            f"the texts of {len(gone)} reports that are to be embedded were removed from the store (`radfs rm "
+            f"--texts`), the first is {gone[0]}. Build their cohort again: that gives the texts anew."
+        )
+
+
+def _sources(store: Store, spec: EncoderSpec, plans: Sequence[ShardPlan]) -> dict[str, dict[str, Any]]:
+    planned = [item for plan in plans for item in plan.items]
+    known = list_items(store, modality=spec.modality, only=planned)
+    return known.rows_by_key("item", named=True, unique=True)
+
+
+def layout_of(spec: EncoderSpec, *, shard_rows: int | None = None, dtype: str = "float16") -> FeatureLayout:
     """The layout of the feature set that this encoder makes with the weights that are installed here."""
     dim, length = spec.tokens.dim, spec.context_length
     grid = spec.tokens.grid
@@ -126,10 +153,12 @@ def layout_of(spec: EncoderSpec, *, shard_rows: int | None = None) -> FeatureLay
         shard_rows=shard_rows or shard_rows_for(modality=spec.modality, tokens=tokens, dim=dim),
         what=spec.key_config(weights_sha256(spec)),
         about={"licence": spec.licence, "description": spec.describe(), "pretraining": list(spec.pretraining)},
+        dtype=dtype,
     )
 
 
-def _device(name: str) -> str:
+def resolve_device(name: str) -> str:
+    """The device that a name means here; `auto` takes a GPU where there is one. DataError for one that is not here."""
     import torch
 
     if name == "auto":
@@ -143,7 +172,8 @@ def _device(name: str) -> str:
     return name
 
 
-def _wanted(store: Store, spec: EncoderSpec, items: Sequence[str] | None) -> pl.DataFrame:
+def wanted_items(store: Store, spec: EncoderSpec, items: Sequence[str] | None) -> pl.DataFrame:
+    """The items to embed, columns of `STORED_SCHEMA`: these, or all of the encoder's modality. Errors as above."""
     known = list_items(store, modality=spec.modality)
     if items is not None:
         ids = pl.DataFrame({"item": list(dict.fromkeys(items))}, schema={"item": pl.String})
@@ -170,35 +200,54 @@ class _Run:
 
     feature_set: FeatureSet
     encoder: Encoder
-    sources: dict[str, dict[str, Any]]
     report: ExtractReport
     batch_size: int
     on_progress: Progress | None
+    sources: dict[str, dict[str, Any]] = field(default_factory=dict)
     asked: set[str] = field(default_factory=set)
     total: int = 0
     seen: int = 0
 
     def shards(self, plans: Sequence[ShardPlan], workers: int) -> None:
-        """Make the planned shards; one is made durable while the next is encoded."""
+        """Make the planned shards that nobody else makes; one is made durable while the next is encoded."""
         fill = self._fill_texts if self.feature_set.modality == "text" else self._fill_images
-        with ThreadPoolExecutor(workers) as readers, ThreadPoolExecutor(1) as disk:
+        made = 0
+        with (
+            Claims(self.feature_set) as claims,
+            ThreadPoolExecutor(workers) as readers,
+            ThreadPoolExecutor(1) as disk,
+        ):
             committing: Future[None] | None = None
-            for plan in plans:
+            for plan in claims.share(plans):
                 writer = ShardWriter(self.feature_set, plan)
                 fill(writer, readers)
                 if committing is not None:
                     committing.result()
-                committing = disk.submit(self._commit, writer)
+                committing = disk.submit(self._commit, writer, claims)
+                made += len(plan.items)
             if committing is not None:
                 committing.result()
+        self._pass_over(sum(len(plan.items) for plan in plans) - made)
 
-    def _commit(self, writer: ShardWriter) -> None:
-        writer.commit()
+    def _commit(self, writer: ShardWriter, claims: Claims) -> None:
+        committed = writer.commit()
+        claims.release(writer.plan.view, writer.plan.shard)
+        if not committed:  # this process was so slow that another one took the shard over
+            self.report.elsewhere += len(writer.plan.items)
+            return
         self.report.failed.update(writer.failed)
         made = set(writer.plan.items) - set(writer.failed)
         self.report.extracted += len(made & self.asked)
         self.report.resumed += len(made - self.asked)
         self.report.truncated += writer.truncated
+
+    def _pass_over(self, items: int) -> None:
+        """Count what other processes made."""
+        if items:
+            self.report.elsewhere += items
+            self.seen += items
+            if self.on_progress is not None:
+                self.on_progress(self.seen, self.total, len(self.report.failed))
 
     def _fill_images(self, writer: ShardWriter, readers: ThreadPoolExecutor) -> None:
         blank = self.encoder.prepare(Image.new("RGB", (64, 64)))
@@ -217,7 +266,7 @@ class _Run:
         prepared = list(readers.map(self._prepare_text, writer.plan.items))
         for position, source in enumerate(prepared):
             if source.value is None:
-                writer.fail(position, source.reason, content=source.content)
+                writer.fail(position, source.reason, content=source.content, stamp=source.stamp)
         # Reports of like length share a batch: less padding, and the order is the shard's own.
         order = sorted((i for i, p in enumerate(prepared) if p.value is not None), key=lambda i: len(prepared[i].value))
         self._tell(len(prepared) - len(order), writer)
@@ -234,26 +283,30 @@ class _Run:
         if item not in self.sources:
             return _Prepared(None, None, _GONE)
         content = None
+        path = self.sources[item]["path"]
+        stamp = source_stamp(path)  # before it is read: a file that changes meanwhile is then seen to have changed
         try:
-            data = read_file(self.sources[item]["path"])
+            data = read_file(path)
             content = hashlib.sha256(data).hexdigest()
-            return _Prepared(content, self.encoder.prepare(decode_image(data)))
+            return _Prepared(content, self.encoder.prepare(decode_image(data)), stamp=stamp)
         except ItemError as error:
-            return _Prepared(content, None, str(error))
+            return _Prepared(content, None, str(error), stamp)
         except Exception as error:
             # Bytes from outside can make a decoder raise anything; a run of a million goes on all the same.
-            return _Prepared(content, None, f"unexpected {type(error).__name__} while decoding")
+            return _Prepared(content, None, f"unexpected {type(error).__name__} while decoding", stamp)
 
     def _prepare_text(self, item: str) -> "_Prepared":
         if item not in self.sources:
             return _Prepared(None, None, _GONE)
-        text = self.sources[item]["text"]
+        text, content = self.sources[item]["text"], self.sources[item]["text_sha256"]
+        if text is None:
+            return _Prepared(None, None, _TEXT_GONE)
         try:
-            return _Prepared(text_hash(text), self.encoder.prepare(text))
+            return _Prepared(content, self.encoder.prepare(text))
         except ItemError as error:
-            return _Prepared(text_hash(text), None, str(error))
+            return _Prepared(content, None, str(error))
         except Exception as error:
-            return _Prepared(text_hash(text), None, f"unexpected {type(error).__name__} while tokenising")
+            return _Prepared(content, None, f"unexpected {type(error).__name__} while tokenising")
 
     def _tell(self, more: int, writer: ShardWriter) -> None:
         self.seen += more
@@ -268,6 +321,7 @@ class _Prepared:
     content: str | None
     value: Any
     reason: str = ""
+    stamp: str | None = None
 
 
 def _put(
@@ -280,12 +334,12 @@ def _put(
     truncated: bool = False,
 ) -> None:
     if source.value is None:
-        writer.fail(position, source.reason, content=source.content)
+        writer.fail(position, source.reason, content=source.content, stamp=source.stamp)
         return
     try:
-        writer.put(position, tokens, content=source.content or "", cls=cls, truncated=truncated)
+        writer.put(position, tokens, content=source.content, stamp=source.stamp, cls=cls, truncated=truncated)
     except ItemError as error:
-        writer.fail(position, str(error), content=source.content)
+        writer.fail(position, str(error), content=source.content, stamp=source.stamp)
 
 
 def _ahead(

@@ -1,55 +1,55 @@
-"""A feature set on disk: which items have which rows, and which shards are committed. Never sees an encoder.
+"""A feature set on disk: which items have which rows, and which shards are decided. Never sees an encoder.
 
-Truth files (design: the commit record is the commit):
+Truth files (docs/format.md), every one created if its name is free and then never changed:
 
-    features/<name>/zarr.json             what the set is
-    features/<name>/rows/<n>.parquet      an allocation: item, row, stamp of the source when it was allocated
-    features/<name>/stamps/<n>.parquet    newer stamps of rows whose image files were moved or touched
-    features/<name>/commits/<shard>.json  a committed shard: files with sizes and checksums, rows, failures
+    zarr.json                    what the set is
+    rows/<first shard>.parquet   an allocation: item and row, for shards from this one on
+    commits/v0/<shard>.json      the decision on one shard of one view (`records`)
+    dropped/<n>.parquet          rows that no longer count: damaged, or taken out
+    stamps/<n>.parquet           newer stamps of rows whose image files were moved or touched
 
-A shard file without a record does not exist for readers.
+There is no lock. An allocation is a compare-and-swap: it begins where the last one ends and its name says where, so
+of two processes that plan at once one finds the name taken, looks again, and takes what the other allocated.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from .errors import DamageError, StoreError, unknown_name
-from .fsio import exclusive, parquet_bytes, write_atomic, write_new
-from .items import text_hash
-from .keys import content_key
+from .errors import DamageError, DataError, unknown_name
+from .fsio import parquet_bytes, write_atomic, write_new
+from .index import RowIndex
 from .layout import FeatureLayout
+from .records import COMMIT_SCHEMA, Record, read_record, record_file
+from .sources import ABSENT_SOURCE, same_sources, source_stamp
 from .store import Store
 
-ROW_SCHEMA = pl.Schema({"item": pl.String, "row": pl.Int64, "stamp": pl.String})
-COMMIT_SCHEMA = pl.Schema(
-    {
-        "item": pl.String,
-        "row": pl.Int64,
-        "shard": pl.Int64,
-        "state": pl.String,
-        "content": pl.String,
-        "tokens": pl.Int32,
-        "truncated": pl.Boolean,
-        "reason": pl.String,
-    }
-)
-ABSENT_SOURCE = "absent"
+ROW_SCHEMA = pl.Schema({"item": pl.String, "row": pl.Int64})
+STAMP_SCHEMA = pl.Schema({"row": pl.Int64, "stamp": pl.String})
+DROP_SCHEMA = pl.Schema({"row": pl.Int64, "view": pl.Int64, "item": pl.String, "reason": pl.String})
 
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """A shard to be made: its number and its items, row `first_row + i` for item i."""
+    """A shard to be made: its number, its view, and its items, row `first_row + i` for item i."""
 
+    view: int
     shard: int
     first_row: int
     items: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """Rows given to items at once: shards from `first` up to, not including, `end`."""
+
+    path: Path
+    first: int
+    end: int
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,13 @@ class FeatureSet:
 
     @property
     def name(self) -> str:
-        """`encoder@key`."""
+        """Name of its folder: `encoder@key`, or `encoder@key-archive`."""
         return self.path.name
+
+    @property
+    def identity(self) -> str:
+        """`encoder@key`: the same for sets that hold the same numbers, plain and as an archive."""
+        return self.layout.identity
 
     @property
     def encoder(self) -> str:
@@ -84,132 +89,190 @@ class FeatureSet:
         """What the encoder was (`what`) and its licence and source (`about`)."""
         return {"what": self.layout.what, "about": self.layout.about}
 
-    def record_path(self, shard: int) -> Path:
-        """The commit record of a shard."""
-        return self.path / "commits" / f"{shard:06d}.json"
+    def views(self) -> list[int]:
+        """The views that have committed or abandoned shards."""
+        return sorted(int(p.name[1:]) for p in (self.path / "commits").glob("v*") if p.name[1:].isdigit())
 
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Hold the set's lock: one process plans and writes at a time, and dies without leaving the lock behind.
+    def is_decided(self, view: int, shard: int) -> bool:
+        """Whether a shard has its record."""
+        return (self.path / record_file(view, shard)).exists()
 
-        Temporary files of a process that was killed here are removed: nobody else can be writing them.
+    def decided(self, view: int) -> list[int]:
+        """The shards that have a record, sorted."""
+        return [int(p.stem) for p in sorted((self.path / "commits" / f"v{view}").glob("[0-9]*.json"))]
+
+    def record(self, view: int, shard: int) -> Record:
+        """The record of a shard."""
+        return read_record(self.path / record_file(view, shard))
+
+    def records(self, view: int = 0) -> Iterator[Record]:
+        """The records of a view, in the order of shards."""
+        for shard in self.decided(view):
+            yield self.record(view, shard)
+
+    def data_file(self, record: Record, name: str) -> Path:
+        """Where a file of a committed shard lies: under its own name, or still where its maker staged it.
+
+        As long as it is staged, what stands under its own name is nobody's. It is renamed from the one to the other
+        at any time: who finds nothing looks again.
         """
-        with exclusive(self.path / ".lock", f"feature set {self.name}"):
-            for leftover in self.path.rglob(".*.partial"):
-                leftover.unlink()
-            yield
+        staged = self.path / record.staged_file(name)
+        return staged if staged.exists() else self.path / name
 
-    def records(self) -> Iterator[dict[str, Any]]:
-        """The commit records, in the order of shards."""
-        for path in sorted((self.path / "commits").glob("[0-9]*.json")):
-            yield read_record(path)
+    def committed(self, view: int = 0, items: pl.Series | None = None) -> pl.DataFrame:
+        """The newest committed row of every item (of these): columns of `COMMIT_SCHEMA`, state done or failed."""
+        rows = RowIndex(self.path, view).lookup(items)
+        dropped = self.dropped(view)
+        if len(dropped):
+            rows = rows.filter(~pl.col("row").is_in(dropped.implode()))
+        return rows.sort("row").unique("item", keep="last", maintain_order=True)
 
-    def committed(self) -> pl.DataFrame:
-        """The newest committed row of every item: columns of `COMMIT_SCHEMA`, state done or failed."""
-        frames = [rows_of_record(record) for record in self.records()]
-        frame = pl.concat(frames) if frames else COMMIT_SCHEMA.to_frame()
-        return frame.sort("row").unique("item", keep="last", maintain_order=True)
+    def dropped(self, view: int) -> pl.Series:
+        """Rows of a view that no longer count."""
+        parts = [pl.read_parquet(p) for p in sorted((self.path / "dropped").glob("[0-9]*.parquet"))]
+        frame = pl.concat(parts) if parts else DROP_SCHEMA.to_frame()
+        return frame.filter(pl.col("view").is_null() | (pl.col("view") == view))["row"].unique()
 
-    def allocated(self) -> pl.DataFrame:
-        """Every row that was ever allocated: columns of `ROW_SCHEMA`."""
-        parts = sorted((self.path / "rows").glob("[0-9]*.parquet"))
-        return pl.concat([pl.read_parquet(p) for p in parts]) if parts else ROW_SCHEMA.to_frame()
+    def drop(self, rows: pl.DataFrame) -> None:
+        """Let rows no longer count; the items are missing from now on. Columns of `DROP_SCHEMA`; view null for all."""
+        if not rows.is_empty():
+            _append(self.path / "dropped", rows.select(DROP_SCHEMA.names()).cast(DROP_SCHEMA))
 
-    def status(self, items: pl.DataFrame) -> pl.DataFrame:
+    def allocations(self) -> list[Allocation]:
+        """All allocations, in the order of shards."""
+        paths = sorted((self.path / "rows").glob("[0-9]*.parquet"))
+        firsts = [int(p.stem) for p in paths]
+        ends = [*firsts[1:], self._end(paths[-1])] if paths else []
+        return [Allocation(path, first, end) for path, first, end in zip(paths, firsts, ends, strict=True)]
+
+    def allocated_items(self, shard: int) -> list[str]:
+        """The items of an allocated shard, in the order of rows."""
+        for allocation in self.allocations():
+            if allocation.first <= shard < allocation.end:
+                rows = _read_allocation(allocation.path)
+                return rows.filter(pl.col("row") // self.layout.shard_rows == shard)["item"].to_list()
+        return []
+
+    def _end(self, last: Path) -> int:
+        rows = pl.scan_parquet(last).select(pl.len()).collect().item()  # reads the footer alone
+        return int(last.stem) + -(-rows // self.layout.shard_rows)
+
+    def status(self, items: pl.DataFrame, view: int = 0) -> pl.DataFrame:
         """What the set holds of these items.
 
         A row counts only while its item is what it was: a report with another text, or an image file with other
-        bytes, is missing again. An image file that is gone cannot be compared; its row stands.
+        bytes, is missing again. An image file that is gone cannot be compared; its row stands. A row whose shard has
+        lost its files is missing too.
 
         Args:
-            items: columns of `items.ITEM_SCHEMA`, of this set's modality.
+            items: columns of `items.STORED_SCHEMA`, of this set's modality.
+            view: 0 is the clean one.
 
         Returns:
             columns of `COMMIT_SCHEMA` in the order of `items`; state is done, failed or missing.
         """
-        return self._compare(items).select(COMMIT_SCHEMA.names())
+        return self._compare(items, view).select(COMMIT_SCHEMA.names())
 
-    def _compare(self, items: pl.DataFrame) -> pl.DataFrame:
-        """`status`, with the stamp of every row as stored (`stamp`) and as it is now (`stamp_now`)."""
-        committed = self.committed().join(self._stamps(), on="row", how="left")
-        frame = items.join(committed, on="item", how="left").with_columns(
+    def _compare(self, items: pl.DataFrame, view: int) -> pl.DataFrame:
+        """`status`, with the stamp of every source as it is now (`stamp_now`)."""
+        committed = self.committed(view, items["item"]).join(self._newer_stamps(), on="row", how="left")
+        committed = committed.with_columns(stamp=pl.coalesce("stamp_newer", "stamp")).drop("stamp_newer")
+        frame = items.join(committed, on="item", how="left", maintain_order="left").with_columns(
             pl.Series("stamp_now", [source_stamp(path) for path in items["path"]], dtype=pl.String)
         )
-        same = [_same_source(row) for row in frame.iter_rows(named=True)]
-        state = pl.when(pl.Series(same, dtype=pl.Boolean)).then("state").otherwise(pl.lit("missing"))
-        return frame.with_columns(state=state)
+        lost = {s for s in frame["shard"].unique().drop_nulls() if not self._has_files(view, s)}
+        counts = same_sources(frame) & ~frame["shard"].is_in(list(lost))
+        return frame.with_columns(state=pl.when(counts).then("state").otherwise(pl.lit("missing")))
 
-    def _stamps(self) -> pl.DataFrame:
-        """The newest stamp of every row."""
-        newer = [pl.read_parquet(p) for p in sorted((self.path / "stamps").glob("[0-9]*.parquet"))]
-        stamps = pl.concat([self.allocated().select("row", "stamp"), *newer])
-        return stamps.unique("row", keep="last", maintain_order=True)
+    def _has_files(self, view: int, shard: int) -> bool:
+        if all((self.path / array.shard_file(shard)).exists() for array in self.layout.arrays(view)):
+            return True
+        record = self.record(view, shard)  # an image array of a shard in which every item failed has a file too
+        return all(self.data_file(record, name).exists() for name in record.files)
+
+    def _newer_stamps(self) -> pl.DataFrame:
+        parts = [pl.read_parquet(p) for p in sorted((self.path / "stamps").glob("[0-9]*.parquet"))]
+        stamps = pl.concat(parts) if parts else STAMP_SCHEMA.to_frame()
+        return stamps.unique("row", keep="last", maintain_order=True).rename({"stamp": "stamp_newer"})
 
     def _restamp(self, compared: pl.DataFrame) -> None:
         """Keep the stamps of files that were moved or touched and found the same, so that nobody hashes them again."""
         moved = compared.filter(
             (pl.col("state") != "missing")
-            & (pl.col("stamp") != pl.col("stamp_now"))
+            & pl.col("stamp").ne_missing(pl.col("stamp_now"))
             & (pl.col("stamp_now") != ABSENT_SOURCE)
         ).select("row", stamp="stamp_now")
         if not moved.is_empty():
-            number = len(list((self.path / "stamps").glob("[0-9]*.parquet")))
-            write_new(self.path / "stamps" / f"{number:06d}.parquet", parquet_bytes(moved))
+            _append(self.path / "stamps", moved)
 
-    def plan(self, items: pl.DataFrame, *, retry_failed: bool = False) -> list[ShardPlan]:
-        """Allocate rows for what is missing of `items`; call it under `writing()`.
+    def plan(self, items: pl.DataFrame, view: int = 0, *, retry_failed: bool = False) -> list[ShardPlan]:
+        """The shards to be made so that none of `items` is missing; rows are allocated where they have none.
 
-        Shards that an earlier call allocated and did not finish come first, whole and in the same rows; new rows
-        follow in whole shards, so that no shard is ever written twice.
+        Shards that were allocated before and are not decided come first, whole and in the same rows; new rows follow
+        in whole shards, so that no shard is ever written twice. Any number of processes may plan at once.
         """
-        status = self._compare(items)
+        status = self._compare(items, view)
         self._restamp(status)
         again = ["missing", "failed"] if retry_failed else ["missing"]
         wanted = status.filter(pl.col("state").is_in(again))["item"]
-        rows = self.allocated().with_columns(shard=pl.col("row") // self.layout.shard_rows)
-        done = {int(path.stem) for path in (self.path / "commits").glob("[0-9]*.json")}
-        open_rows = rows.filter(~pl.col("shard").is_in(list(done)))
-        resumed = open_rows.filter(pl.col("item").is_in(wanted.implode()))["shard"].unique().sort().to_list()
-        pending = open_rows.filter(pl.col("shard").is_in(resumed))
-        fresh = items.filter(pl.col("item").is_in(wanted.implode()) & ~pl.col("item").is_in(pending["item"].implode()))
-        if not fresh.is_empty():
-            pending = pl.concat([pending, self._allocate(fresh, rows)])
-        self._grow(max(pending["shard"].to_list(), default=-1) + 1)
+        while True:
+            allocations = self.allocations()
+            pending = self._undecided(allocations, view)
+            # Where an item has several open rows, the newest is the one that will count.
+            counting = pending.filter(~pl.col("row").is_in(self.dropped(view).implode())).sort("row")
+            counting = counting.unique("item", keep="last").filter(pl.col("item").is_in(wanted.implode()))
+            fresh = wanted.filter(~wanted.is_in(counting["item"].implode()))
+            if fresh.is_empty():
+                break
+            self._allocate(fresh, allocations[-1].end if allocations else 0)
+        self._grow(view)
+        shards = pending.filter(pl.col("shard").is_in(counting["shard"].unique().implode())).sort("row")
         return [
-            ShardPlan(shard, shard * self.layout.shard_rows, tuple(part["item"]))
-            for (shard,), part in pending.sort("row").group_by("shard", maintain_order=True)
+            ShardPlan(view, shard, shard * self.layout.shard_rows, tuple(part["item"]))
+            for (shard,), part in shards.group_by("shard", maintain_order=True)
             if isinstance(shard, int)
         ]
 
-    def _allocate(self, fresh: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
-        first = (max(rows["shard"].to_list()) + 1) * self.layout.shard_rows if len(rows) else 0
-        frame = fresh.select(
-            "item",
-            pl.int_range(first, first + len(fresh), dtype=pl.Int64).alias("row"),
-            pl.Series("stamp", [source_stamp(path) for path in fresh["path"]], dtype=pl.String),
-        )
-        number = len(list((self.path / "rows").glob("[0-9]*.parquet")))
-        if not write_new(self.path / "rows" / f"{number:06d}.parquet", parquet_bytes(frame)):
-            raise StoreError(f"{self.name}: allocation {number} exists already; run the same command again.")
-        return frame.with_columns(shard=pl.col("row") // self.layout.shard_rows)
+    def _undecided(self, allocations: list[Allocation], view: int) -> pl.DataFrame:
+        """Rows of allocated shards without a record: columns of `ROW_SCHEMA` and `shard`. Reads only what has some."""
+        done = set(self.decided(view))
+        frames = [ROW_SCHEMA.to_frame().with_columns(shard=pl.lit(0, pl.Int64))]
+        for allocation in allocations:
+            open_shards = [s for s in range(allocation.first, allocation.end) if s not in done]
+            if open_shards:
+                rows = _read_allocation(allocation.path).with_columns(shard=pl.col("row") // self.layout.shard_rows)
+                frames.append(rows.filter(pl.col("shard").is_in(open_shards)))
+        return pl.concat(frames)
 
-    def _grow(self, shards: int) -> None:
-        """Let the arrays reach over `shards` shards; they never shrink."""
-        for array in self.layout.arrays:
-            path = self.path / array.path / "zarr.json"
-            if json.loads(path.read_bytes())["shape"][0] < shards * array.shard_shape[0]:
-                write_atomic(path, array.metadata(shards))
+    def _allocate(self, fresh: pl.Series, first_shard: int) -> None:
+        """Give rows to items, from this shard on; nothing happens if another process took the place meanwhile."""
+        first = first_shard * self.layout.shard_rows
+        frame = pl.DataFrame({"item": fresh, "row": range(first, first + len(fresh))}, schema=ROW_SCHEMA)
+        write_new(self.path / "rows" / f"{first_shard:08d}.parquet", parquet_bytes(frame))
+
+    def _grow(self, view: int) -> None:
+        """Let the arrays reach over every allocated shard; they never shrink.
+
+        Who grows an array to an older length than another process just did sees the newer allocation when it looks
+        again; if it is killed before, the next plan mends it. Our own readers do not look at shapes.
+        """
+        while True:
+            shards = max((a.end for a in self.allocations()), default=0)
+            for array in self.layout.arrays(view):
+                path = self.path / array.path / "zarr.json"
+                if _length(path) < shards * array.shard_shape[0]:
+                    write_atomic(path, array.metadata(shards))
+            if max((a.end for a in self.allocations()), default=0) == shards:
+                return
 
 
 def create_feature_set(store: Store, layout: FeatureLayout) -> FeatureSet:
     """The feature set of this layout, made if the store has none of its name."""
     path = store.features / layout.name
     if not (path / "zarr.json").exists():
-        with exclusive(path / ".lock", f"feature set {layout.name}"):
-            if not (path / "zarr.json").exists():  # nobody made it while this process came to the lock
-                for array in layout.arrays:
-                    write_atomic(path / array.path / "zarr.json", array.metadata(0))
-                write_new(path / "zarr.json", layout.metadata())  # last: a set without it does not exist
+        for array in layout.arrays():
+            write_new(path / array.path / "zarr.json", array.metadata(0))
+        write_new(path / "zarr.json", layout.metadata())  # last: a set without it does not exist
     return open_feature_set(store, layout.name)
 
 
@@ -218,16 +281,22 @@ def open_feature_set(store: Store, name: str) -> FeatureSet:
 
     Raises:
         UnknownNameError: the store has none of this name.
-        DamageError: its metadata cannot be read.
+        DamageError: its metadata cannot be read, or is not what its name says.
     """
     path = store.features / name
     known = [p.parent.name for p in store.features.glob("*/zarr.json")]
     if name not in known:
         raise unknown_name("feature set", name, known)
     try:
-        return FeatureSet(path, FeatureLayout.from_metadata((path / "zarr.json").read_bytes()))
-    except (KeyError, TypeError, ValueError) as error:
-        raise DamageError(f"feature set {name}: its zarr.json is not one that this radfs wrote ({error}).") from error
+        layout = FeatureLayout.from_metadata((path / "zarr.json").read_bytes())
+    except (OSError, ValueError) as error:
+        raise DamageError(f"feature set {name}: its zarr.json is not one that this radfs wrote: {error}.") from error
+    if layout.name != name:
+        raise DamageError(
+            f"feature set {name}: its zarr.json describes {layout.name} (encoder, weights' sha256 or preprocessing "
+            "differ from what its name was made from). Restore the file or the folder's name from a copy."
+        )
+    return FeatureSet(path, layout)
 
 
 def list_feature_sets(store: Store) -> list[FeatureSet]:
@@ -236,68 +305,49 @@ def list_feature_sets(store: Store) -> list[FeatureSet]:
 
 
 def find_feature_sets(store: Store, encoder: str) -> list[FeatureSet]:
-    """The sets that an encoder made, complete or not: several if its weights or preprocessing changed."""
-    return [s for s in list_feature_sets(store) if encoder in (s.encoder, s.name)]
+    """The sets that an encoder made, complete or not: several if its weights, preprocessing or codec changed.
+
+    Where the same numbers are kept twice, plain and as an archive, the plain ones come alone.
+    """
+    found = [s for s in list_feature_sets(store) if encoder in (s.encoder, s.name)]
+    plain = {s.layout.identity for s in found if not s.layout.codec.compressed}
+    return [s for s in found if not s.layout.codec.compressed or s.layout.identity not in plain or s.name == encoder]
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    """A commit record.
+def find_one_feature_set(store: Store, name: str) -> FeatureSet:
+    """The one feature set that `name`, an encoder or `encoder@key`, means in this store.
 
     Raises:
-        DamageError: it cannot be read.
+        UnknownNameError: there is none.
+        DataError: there are several; names them.
     """
+    found = find_feature_sets(store, name)
+    if len(found) > 1:
+        raise DataError(f"the store has several feature sets of {name}: {', '.join(s.name for s in found)}. Name one.")
+    return found[0] if found else open_feature_set(store, name)
+
+
+def _append(folder: Path, frame: pl.DataFrame) -> None:
+    """Add a part to a log of numbered Parquet files, whoever else adds one."""
+    data = parquet_bytes(frame)
+    while True:
+        numbers = [int(p.stem) for p in folder.glob("[0-9]*.parquet")]
+        if write_new(folder / f"{max(numbers, default=-1) + 1:08d}.parquet", data):
+            return
+
+
+def _read_allocation(path: Path) -> pl.DataFrame:
     try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+        return pl.read_parquet(path).select(ROW_SCHEMA.names()).cast(ROW_SCHEMA)
+    except (OSError, pl.exceptions.PolarsError) as error:
         raise DamageError(
-            f"commit record {path.parent.parent.name}/commits/{path.name} cannot be read ({error}). "
-            "Delete it and run the same `radfs extract` again: only this shard is made anew."
+            f"feature set {path.parents[1].name}: its allocation rows/{path.name} is damaged ({type(error).__name__}). "
+            "Restore it from a copy."
         ) from error
 
 
-def rows_of_record(record: dict[str, Any]) -> pl.DataFrame:
-    """The rows of a committed shard: columns of `COMMIT_SCHEMA`."""
-    n = len(record["items"])
-    failed = {int(k): v for k, v in record["failed"].items()}
-    truncated = set(record["truncated"])
-    return pl.DataFrame(
-        {
-            "item": record["items"],
-            "row": [record["first_row"] + i for i in range(n)],
-            "shard": [record["shard"]] * n,
-            "state": ["failed" if i in failed else "done" for i in range(n)],
-            "content": record["content"],
-            "tokens": record["tokens"],
-            "truncated": [i in truncated for i in range(n)],
-            "reason": [failed.get(i) for i in range(n)],
-        },
-        schema=COMMIT_SCHEMA,
-    )
-
-
-def source_stamp(path: str | None) -> str | None:
-    """What tells quickly whether an image may have changed: its file's place, size and time of change."""
-    if path is None:
-        return None
+def _length(path: Path) -> int:
     try:
-        stat = Path(path).stat()
-    except OSError:
-        return ABSENT_SOURCE
-    return f"{stat.st_size}:{stat.st_mtime_ns}:{content_key(path, 8)}"
-
-
-def _same_source(row: dict[str, Any]) -> bool:
-    """Whether a committed row still speaks of what its item is now."""
-    if row["state"] is None:
-        return False
-    if row["modality"] == "text":
-        return row["content"] == text_hash(row["text"])
-    if row["stamp_now"] == row["stamp"]:
-        return True
-    if row["stamp_now"] == ABSENT_SOURCE:
-        return row["state"] == "done"
-    # Copied or touched: only the bytes can tell, and reading them costs less than encoding them again.
-    try:
-        return hashlib.sha256(Path(row["path"]).read_bytes()).hexdigest() == row["content"]
-    except OSError:
-        return False
+        return int(json.loads(path.read_bytes())["shape"][0])
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return -1  # gone, or not ours: it is written anew

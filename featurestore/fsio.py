@@ -1,27 +1,57 @@
 """Files that are whole or absent: write under a temporary name, fsync, publish, fsync the folder.
 
 Nothing here knows what the files mean. After a kill or a power loss a published name holds all of its bytes; what a
-killed process leaves behind are names that start with a dot and end in `.partial`, which no reader looks at.
+killed process leaves behind are names that start with a dot and end in `.partial`, which no reader looks at and
+`radfs gc` removes. Files and folders take the permissions of the folder that they lie in, so that a store stays as
+private, or as shared, as its root was made.
 """
 
-import fcntl
+import mmap
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import StoreError
+import numpy as np
+
+from .process import identity
 
 if TYPE_CHECKING:
     import polars as pl
 
 
-def _partial(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.partial")
+_IOV_MAX = 1024
+"""Buffers that one writev takes."""
+
+
+def partial_name(path: Path) -> Path:
+    """A temporary neighbour; its name says who writes it (`partial_owner`)."""
+    return path.with_name(f".{identity()}.{uuid.uuid4().hex[:12]}.partial")
+
+
+def partial_owner(path: Path) -> str:
+    """The `process.identity` of who writes, or wrote, this temporary file."""
+    return path.name.removeprefix(".").partition(".")[0]
+
+
+def make_folder(folder: Path) -> Path:
+    """Make a folder and its parents with the permissions of the nearest one that exists; gives the folder back."""
+    if folder.is_dir():
+        return folder
+    make_folder(folder.parent)
+    try:
+        folder.mkdir()
+    except FileExistsError:  # another process was first
+        return folder
+    folder.chmod(folder.parent.stat().st_mode & 0o2777)
+    fsync_folder(folder.parent)
+    return folder
 
 
 def fsync_folder(folder: Path) -> None:
@@ -33,25 +63,36 @@ def fsync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-def _write_synced(path: Path, chunks: list[memoryview]) -> None:
+def write_synced(path: Path, chunks: Sequence[bytes | memoryview]) -> None:
+    """Write a file under a name that nobody else uses, and make its bytes (not its name) durable.
+
+    The chunks go to the system as they are, many at a time: no copy is made to join them.
+    """
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        for chunk in chunks:
-            view = chunk.cast("B")
-            while view:
-                view = view[os.write(fd, view) :]
+        mode = path.parent.stat().st_mode & 0o666
+        if mode != 0o600:
+            os.fchmod(fd, mode)
+        rest = deque(memoryview(c).cast("B") for c in chunks if len(c))
+        while rest:
+            written = os.writev(fd, list(islice(rest, _IOV_MAX)))
+            while written:
+                part = rest.popleft()
+                if written < len(part):
+                    rest.appendleft(part[written:])
+                written -= min(written, len(part))
         os.fsync(fd)
     finally:
         os.close(fd)
 
 
 @contextmanager
-def _synced_partial(path: Path, chunks: list[memoryview]) -> Iterator[Path]:
+def _synced_partial(path: Path, chunks: Sequence[bytes | memoryview]) -> Iterator[Path]:
     """A temporary neighbour of `path` with these bytes, durable, gone afterwards unless it was renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = _partial(path)
+    make_folder(path.parent)
+    partial = partial_name(path)
     try:
-        _write_synced(partial, chunks)
+        write_synced(partial, chunks)
         yield partial
     finally:
         partial.unlink(missing_ok=True)
@@ -60,18 +101,35 @@ def _synced_partial(path: Path, chunks: list[memoryview]) -> Iterator[Path]:
 
 def write_atomic(path: Path, *chunks: bytes | memoryview) -> None:
     """Write `path`, replacing what stands there in one step."""
-    with _synced_partial(path, [memoryview(c) for c in chunks]) as partial:
+    with _synced_partial(path, chunks) as partial:
         partial.replace(path)
 
 
 def write_new(path: Path, *chunks: bytes | memoryview) -> bool:
     """Write `path` only if the name is free: returns False, and changes nothing, where it exists."""
-    with _synced_partial(path, [memoryview(c) for c in chunks]) as partial:
+    with _synced_partial(path, chunks) as partial:
         try:
             # A link fails on an existing name, on NFS too, where a rename would replace it.
             path.hardlink_to(partial)
         except FileExistsError:
             return False
+    return True
+
+
+def map_file(path: Path) -> np.ndarray:
+    """A file's bytes, uint8, mapped for reading. Compare the length before touching any: a file may have been cut."""
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            return np.empty(0, np.uint8)
+        return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), dtype=np.uint8)
+
+
+def remove(path: Path) -> bool:
+    """Remove a file if it is there: whether it was."""
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return False
     return True
 
 
@@ -92,9 +150,9 @@ def publish_folder(path: Path, fill: Callable[[Path], None]) -> bool:
 
     Returns False, and keeps what stands there, if `path` exists already.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = _partial(path)
-    partial.mkdir(mode=0o700)
+    make_folder(path.parent)
+    partial = partial_name(path)
+    make_folder(partial)
     try:
         fill(partial)
         for file in partial.iterdir():
@@ -113,25 +171,3 @@ def publish_folder(path: Path, fill: Callable[[Path], None]) -> bool:
             shutil.rmtree(partial)
     fsync_folder(path.parent)
     return True
-
-
-@contextmanager
-def exclusive(path: Path, what: str) -> Iterator[None]:
-    """Hold the lock file `path` while the block runs; the system frees it when the process dies, however it dies.
-
-    Raises:
-        StoreError: another process holds it; says `what` it is for and which process.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(fd, 32).decode(errors="replace").strip() or "unknown"
-            raise StoreError(f"{what} is held by another process (PID {holder}). Wait for it, or stop it.") from None
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, str(os.getpid()).encode(), 0)
-        yield
-    finally:
-        os.close(fd)

@@ -12,11 +12,15 @@ from pathlib import Path
 import polars as pl
 
 from .errors import DataError
-from .fsio import parquet_bytes, write_new
+from .fsio import parquet_bytes, write_atomic, write_new
 from .store import Store
 
 ITEM_SCHEMA = pl.Schema({"item": pl.String, "modality": pl.String, "path": pl.String, "text": pl.String})
 """item: `dataset/key`. modality: image or text. path: absolute path of the image file. text: the report."""
+
+STORED_SCHEMA = pl.Schema({**ITEM_SCHEMA, "text_sha256": pl.String})
+"""As kept, and as `list_items` gives it: `text` is null once `remove_texts` took it away; its hash stays, so that what
+was embedded from it still counts."""
 
 MODALITIES = ("image", "text")
 _ITEM_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[^\x00-\x1f\x7f]{1,500}")
@@ -37,10 +41,12 @@ def add_items(store: Store, frame: pl.DataFrame) -> int:
     if frame.is_empty():
         return 0
     dataset = _check(frame)
+    frame = frame.with_columns(_text_hashes(frame["text"]))
     while True:
         parts = _parts(store, dataset)
         known = _newest(parts)
-        fresh = frame.join(known, on=ITEM_SCHEMA.names(), how="anti", nulls_equal=True)
+        # A text that was removed comes back when somebody gives it again.
+        fresh = frame.join(known, on=STORED_SCHEMA.names(), how="anti", nulls_equal=True)
         if fresh.is_empty():
             return 0
         number = int(parts[-1].stem) + 1 if parts else 0
@@ -48,14 +54,37 @@ def add_items(store: Store, frame: pl.DataFrame) -> int:
             return len(fresh)
 
 
-def list_items(store: Store, *, modality: str | None = None) -> pl.DataFrame:
-    """The newest definition of every item (of one modality), in the order of ids: columns of `ITEM_SCHEMA`."""
-    datasets = sorted(p.name for p in store.items.iterdir()) if store.items.is_dir() else []
-    frames = [_newest(_parts(store, dataset)) for dataset in datasets]
-    frame = pl.concat(frames) if frames else ITEM_SCHEMA.to_frame()
-    if modality is not None:
-        frame = frame.filter(pl.col("modality") == modality)
-    return frame.sort(_KEY)
+def list_items(store: Store, *, modality: str | None = None, only: Sequence[str] | None = None) -> pl.DataFrame:
+    """The newest definition of every item (of one modality, of these ids), in the order of ids: `STORED_SCHEMA`."""
+    keep = pl.lit(True) if modality is None else pl.col("modality") == modality
+    if only is not None:
+        wanted = pl.Series(only, dtype=pl.String)
+        keep &= pl.col("item").is_in(wanted.implode())
+        datasets = wanted.str.split("/").list.first().unique().to_list()
+    else:
+        datasets = list_datasets(store)
+    frames = [_newest(_parts(store, dataset), keep) for dataset in sorted(datasets)]
+    return (pl.concat(frames) if frames else STORED_SCHEMA.to_frame()).sort(_KEY)
+
+
+def list_datasets(store: Store) -> list[str]:
+    """The datasets that items belong to, sorted."""
+    return sorted(p.name for p in store.items.iterdir()) if store.items.is_dir() else []
+
+
+def remove_texts(store: Store, dataset: str) -> int:
+    """Take the texts of a dataset's reports out of the store, and say how many there were. Their hashes stay.
+
+    Every part that holds one is rewritten in one step; nothing else in it changes.
+    """
+    removed = 0
+    for part in _parts(store, dataset):
+        frame = pl.read_parquet(part)
+        held = frame["text"].count()
+        if held:
+            write_atomic(part, parquet_bytes(frame.with_columns(text=pl.lit(None, pl.String))))
+            removed += held
+    return removed
 
 
 def text_hash(text: str) -> str:
@@ -65,7 +94,7 @@ def text_hash(text: str) -> str:
 
 def load_for_catalog(part: Path) -> pl.DataFrame:
     """One part as rows of the catalog's table `items`: how long a report is, never what it says."""
-    frame = pl.read_parquet(part)
+    frame = pl.read_parquet(part, columns=STORED_SCHEMA.names())
     return frame.select(
         "item",
         "modality",
@@ -79,10 +108,16 @@ def _parts(store: Store, dataset: str) -> list[Path]:
     return sorted((store.items / dataset).glob("[0-9]*.parquet"))
 
 
-def _newest(parts: Sequence[Path]) -> pl.DataFrame:
+def _newest(parts: Sequence[Path], keep: pl.Expr | None = None) -> pl.DataFrame:
     if not parts:
-        return ITEM_SCHEMA.to_frame()
-    return pl.concat([pl.read_parquet(p) for p in parts]).unique(_KEY, keep="last", maintain_order=True)
+        return STORED_SCHEMA.to_frame()
+    frame = pl.scan_parquet(list(parts)).filter(pl.lit(True) if keep is None else keep).collect()
+    return frame.unique(_KEY, keep="last", maintain_order=True)
+
+
+def _text_hashes(texts: pl.Series) -> pl.Series:
+    hashes = [None if text is None else text_hash(text) for text in texts]
+    return pl.Series("text_sha256", hashes, dtype=pl.String)
 
 
 def _check(frame: pl.DataFrame) -> str:

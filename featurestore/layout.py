@@ -1,16 +1,22 @@
 """How one feature set lies on disk: its arrays, their Zarr v3 metadata, rows a shard, names of files.
 
-Image sets are dense: `tokens/v0` [row, token, dim] and, where the encoder has a class token, `cls/v0` [row, dim].
-Text sets are ragged: `tokens` [slot, dim] and `offsets` [row, 2]. Shard s of a text set owns the slots
-[s * rows * context, (s + 1) * rows * context) of the token axis; reports stand there back to back and only filled
-chunks are stored, so a file holds real tokens and no offset depends on another shard.
+Every view has arrays of its own: v0 is clean, v1 and up are augmented. Image sets are dense: `tokens/v0` [row, token,
+dim] and, where the encoder has a class token, `cls/v0` [row, dim]. Text sets are ragged: `tokens/v0` [slot, dim] and
+`offsets/v0` [row, 2]. Shard s of a text set owns the slots [s * rows * context, (s + 1) * rows * context) of the token
+axis; reports stand there back to back and only filled chunks are stored, so a file holds real tokens and no offset
+depends on another shard. A codec may keep several arrays for one, as `tokens/v0` and `tokens_scale/v0`.
 """
 
 import json
 import math
-from dataclasses import dataclass
+import re
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from typing import Any, Literal
 
+import numpy as np
+
+from .codecs import CODECS, Codec, get_codec
 from .keys import content_key
 from .store import FORMAT
 
@@ -21,39 +27,73 @@ MAX_SHARD_ROWS = 256
 SLOT_CHUNK = 64
 """Tokens in one inner chunk of a ragged array: at most 63 padding tokens a shard file, and a short index."""
 
-STORAGE_DTYPE = "float16"
+_LARGEST = {"dim": 2**16, "tokens": 2**16, "shard_rows": 2**16}
+_LARGEST_SHARD = 2**33
+_LARGEST_METADATA = 2**20
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True)
 class ArrayLayout:
-    """One Zarr array: a shard is one file."""
+    """One Zarr array: a shard is one file.
 
+    Attributes:
+        base: what it holds: tokens, cls or offsets.
+        path: below the feature set's folder, such as tokens_scale/v0.
+        dtype: as Zarr and numpy call it.
+        dims: names of the axes.
+        shard_shape: of one file.
+        chunk_shape: of one inner chunk; they differ along the first axis alone.
+        fill_value: what a reader of Zarr sees where nothing is stored; never zeros.
+        codec: of the inner chunks.
+        attributes: for any reader of Zarr.
+    """
+
+    base: str
     path: str
     dtype: str
     dims: tuple[str, ...]
     shard_shape: tuple[int, ...]
     chunk_shape: tuple[int, ...]
+    fill_value: Any
+    codec: Codec | None
+    attributes: dict[str, Any]
 
     @property
     def chunks_per_shard(self) -> int:
-        """Inner chunks of one shard: they differ along the first axis alone."""
+        """Inner chunks of one shard."""
         return self.shard_shape[0] // self.chunk_shape[0]
 
     @property
+    def unit_shape(self) -> tuple[int, ...]:
+        """Shape of one step along the first axis: of a row, or of a slot."""
+        return self.shard_shape[1:]
+
+    @property
+    def unit_bytes(self) -> int:
+        """Stored bytes of one step along the first axis, uncompressed."""
+        return math.prod(self.unit_shape) * np.dtype(self.dtype).itemsize
+
+    @property
     def chunk_bytes(self) -> int:
-        """Payload bytes of one inner chunk."""
-        return math.prod(self.chunk_shape) * {"float16": 2, "int64": 8}[self.dtype]
+        """Bytes of one inner chunk, uncompressed."""
+        return self.unit_bytes * self.chunk_shape[0]
+
+    @property
+    def compressed(self) -> bool:
+        """Whether inner chunks are compressed."""
+        return self.codec is not None and self.codec.compressed
 
     def shard_file(self, shard: int) -> str:
-        """The file of one shard, relative to the feature set's folder."""
-        return "/".join([self.path, "c", str(shard), *["0"] * (len(self.shard_shape) - 1)])
+        """The file of one shard, relative to the feature set's folder. All lie in one folder: no folders to sync."""
+        return f"{self.path}/" + ".".join(["c", str(shard), *["0"] * (len(self.shard_shape) - 1)])
 
     def metadata(self, shards: int) -> bytes:
         """`zarr.json` of the array when `shards` shards are allocated."""
         little = {"name": "bytes", "configuration": {"endian": "little"}}
         sharding = {
             "chunk_shape": self.chunk_shape,
-            "codecs": [little],
+            "codecs": self.codec.chunk_codecs(self.dtype) if self.codec else [little],
             "index_codecs": [little, {"name": "crc32c"}],
             "index_location": "end",
         }
@@ -63,11 +103,11 @@ class ArrayLayout:
             "shape": [shards * self.shard_shape[0], *self.shard_shape[1:]],
             "data_type": self.dtype,
             "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": self.shard_shape}},
-            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-            "fill_value": 0,
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
+            "fill_value": self.fill_value,
             "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
             "dimension_names": self.dims,
-            "attributes": {},
+            "attributes": self.attributes,
         }
         return json.dumps(document, indent=1).encode()
 
@@ -85,6 +125,7 @@ class FeatureLayout:
         shard_rows: rows of one shard.
         what: all of the encoder that changes numbers (weights' sha256, preprocessing, layer, ...), as resolved.
         about: what does not: licence, how to read it, where the weights came from.
+        dtype: name of the codec, one of `CODECS`.
     """
 
     encoder: str
@@ -95,64 +136,135 @@ class FeatureLayout:
     shard_rows: int
     what: dict[str, Any]
     about: dict[str, Any]
+    dtype: str = "float16"
+
+    @property
+    def codec(self) -> Codec:
+        """How values are stored."""
+        return get_codec(self.dtype)
+
+    @property
+    def identity(self) -> str:
+        """`encoder@key`: the key hashes what changes numbers, and nothing else."""
+        numbers = {"encoder": self.what, "dtype": self.codec.numbers, "format": FORMAT}
+        return f"{self.encoder}@{content_key(numbers, 8)}"
 
     @property
     def name(self) -> str:
-        """`encoder@key`: the key hashes what changes numbers, and nothing else."""
-        key = content_key({"encoder": self.what, "view": "clean", "dtype": STORAGE_DTYPE, "format": FORMAT}, 8)
-        return f"{self.encoder}@{key}"
+        """Name of the folder: the identity, and `-archive` where the same numbers are kept compressed."""
+        return self.identity + ("-archive" if self.codec.compressed else "")
 
     @property
     def shard_slots(self) -> int:
         """Text: length of the stretch of the token axis that one shard owns."""
         return -(-self.shard_rows * self.tokens // SLOT_CHUNK) * SLOT_CHUNK
 
-    @property
-    def arrays(self) -> tuple[ArrayLayout, ...]:
-        """The arrays of the set, the tokens first."""
+    def arrays(self, view: int = 0) -> tuple[ArrayLayout, ...]:
+        """The arrays of one view: tokens first, then cls or offsets; several in a row where the codec has parts."""
         rows, dim = self.shard_rows, self.dim
         if self.modality == "text":
-            slots = self.shard_slots
+            offsets = ((rows, 2), (1, 2), ("row", "bound"))
             return (
-                ArrayLayout("tokens", STORAGE_DTYPE, ("slot", "dim"), (slots, dim), (SLOT_CHUNK, dim)),
-                ArrayLayout("offsets", "int64", ("row", "bound"), (rows, 2), (1, 2)),
+                *self._parts("tokens", view, (self.shard_slots, dim), SLOT_CHUNK, ("slot", "dim")),
+                ArrayLayout(
+                    "offsets", f"offsets/v{view}", "int64", offsets[2], offsets[0], offsets[1], -1, None,
+                    self._attributes("offsets", view, {"meaning": "first and one past the last slot of a report"}),
+                ),
+            )  # fmt: skip
+        arrays = self._parts("tokens", view, (rows, self.tokens, dim), 1, ("row", "token", "dim"))
+        if self.has_cls:
+            arrays += self._parts("cls", view, (rows, dim), 1, ("row", "dim"))
+        return arrays
+
+    def _parts(
+        self, base: str, view: int, shard_shape: tuple[int, ...], chunk: int, dims: tuple[str, ...]
+    ) -> tuple[ArrayLayout, ...]:
+        return tuple(
+            ArrayLayout(
+                base,
+                f"{base}{part.suffix}/v{view}",
+                part.dtype,
+                dims,
+                (*shard_shape[:-1], part.width(self.dim)),
+                (chunk, *shard_shape[1:-1], part.width(self.dim)),
+                part.fill_value,
+                self.codec,
+                self._attributes(base + part.suffix, view, part.attributes),
             )
-        shape = (self.tokens, dim)
-        tokens = ArrayLayout("tokens/v0", STORAGE_DTYPE, ("row", "token", "dim"), (rows, *shape), (1, *shape))
-        if not self.has_cls:
-            return (tokens,)
-        return (tokens, ArrayLayout("cls/v0", STORAGE_DTYPE, ("row", "dim"), (rows, dim), (1, dim)))
+            for part in self.codec.parts
+        )
+
+    def _attributes(self, array: str, view: int, more: dict[str, Any]) -> dict[str, Any]:
+        said = {
+            "format": FORMAT,
+            "array": array,
+            "view": view,
+            "encoder": self.encoder,
+            "revision": self.what.get("revision"),
+            "weights_sha256": self.what.get("weights_sha256"),
+            "preprocessing": self.what.get("preprocessing"),
+            "licence": self.about.get("licence"),
+            "codec": self.dtype,
+        }
+        return {"radfs": {**said, **more}}
+
+    @cached_property
+    def row_bytes(self) -> int:
+        """Stored bytes of one full row of one view, before any compression."""
+        dense = self.tokens + self.has_cls
+        return dense * sum(part.width(self.dim) * np.dtype(part.dtype).itemsize for part in self.codec.parts)
 
     def metadata(self) -> bytes:
         """`zarr.json` of the group, which says what the set is to any reader of Zarr."""
-        radfs = {
-            "format": FORMAT,
-            "encoder": self.encoder,
-            "modality": self.modality,
-            "dim": self.dim,
-            "tokens": self.tokens,
-            "has_cls": self.has_cls,
-            "shard_rows": self.shard_rows,
-            "what": self.what,
-            "about": self.about,
+        document = {
+            "zarr_format": 3,
+            "node_type": "group",
+            "attributes": {"radfs": {"format": FORMAT, **asdict(self)}},
         }
-        document = {"zarr_format": 3, "node_type": "group", "attributes": {"radfs": radfs}}
         return json.dumps(document, indent=1, sort_keys=True).encode()
 
     @classmethod
     def from_metadata(cls, document: bytes) -> "FeatureLayout":
-        """The layout that `metadata` wrote.
+        """The layout that `metadata` wrote. Nothing in it is believed before it was checked.
 
         Raises:
-            KeyError, TypeError, ValueError: the document is not one of ours.
+            ValueError: the document is not one of ours, or claims what no feature set can be; says what.
         """
-        radfs = dict(json.loads(document)["attributes"]["radfs"])
-        if radfs.pop("format") != FORMAT:
-            raise ValueError("another format version")
+        if len(document) > _LARGEST_METADATA:
+            raise ValueError(f"{len(document)} bytes long; at most {_LARGEST_METADATA} are allowed")
+        try:
+            radfs = dict(json.loads(document)["attributes"]["radfs"])
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"no attributes of radfs ({type(error).__name__})") from error
+        found = radfs.pop("format", None)
+        if found != FORMAT:
+            raise ValueError(f"format {found!r}; this radfs reads format {FORMAT}")
+        _check(radfs)
         return cls(**radfs)
 
 
-def shard_rows_for(*, modality: str, tokens: int, dim: int) -> int:
-    """Rows of a shard of about `SHARD_BYTES`; a report is taken to fill a quarter of the context length."""
+def _check(radfs: dict[str, Any]) -> None:
+    """Refuse what cannot be a layout: names that are paths, numbers of absurd size, other types."""
+    expected = {field.name for field in fields(FeatureLayout)}
+    if set(radfs) != expected:
+        raise ValueError(f"fields {sorted(set(radfs) ^ expected)} are missing or unknown")
+    allowed = {
+        "encoder": isinstance(radfs["encoder"], str) and _NAME.fullmatch(radfs["encoder"]) is not None,
+        "modality": radfs["modality"] in ("image", "text"),
+        "has_cls": isinstance(radfs["has_cls"], bool) and not (radfs["has_cls"] and radfs["modality"] == "text"),
+        "what": isinstance(radfs["what"], dict),
+        "about": isinstance(radfs["about"], dict),
+        "dtype": isinstance(radfs["dtype"], str) and radfs["dtype"] in CODECS,
+        **{key: type(radfs[key]) is int and 1 <= radfs[key] <= most for key, most in _LARGEST.items()},
+    }
+    for key, fine in allowed.items():
+        if not fine:
+            raise ValueError(f"{key} = {str(radfs[key])[:80]!r} is not allowed")
+    if radfs["dim"] * radfs["tokens"] * radfs["shard_rows"] * 4 > _LARGEST_SHARD:
+        raise ValueError(f"{radfs['shard_rows']} rows of {radfs['tokens']} x {radfs['dim']} are too much for one shard")
+
+
+def shard_rows_for(*, modality: str, tokens: int, dim: int, most: int = MAX_SHARD_ROWS) -> int:
+    """Rows of a shard of about `SHARD_BYTES`, at most `most`; a report is taken to fill a quarter of the context."""
     row_bytes = tokens * dim * 2 // (4 if modality == "text" else 1)
-    return max(1, min(MAX_SHARD_ROWS, SHARD_BYTES // max(1, row_bytes)))
+    return max(1, min(most, SHARD_BYTES // max(1, row_bytes)))

@@ -8,13 +8,14 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import StoreError
+from .errors import DataError, StoreError
 from .fsio import write_new
 
-FORMAT = 1
+FORMAT = 2
 """Version of everything on disk. A store of another version is refused, never guessed at."""
 
 _MARKER = "radfs.json"
+_PRIVATE, _GROUP = 0o700, 0o2770
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,17 @@ class Store:
         return self.root / "results"
 
 
-def open_store(path: str | os.PathLike[str], *, create: bool = False) -> Store:
+def open_store(path: str | os.PathLike[str], *, create: bool = False, group: bool = False) -> Store:
     """Open the store at `path`; with `create`, make one where there is none.
+
+    Args:
+        path: its folder.
+        create: make the store where there is none.
+        group: of a store that is made, let the folder's group read and write it too. Otherwise its owner alone may.
 
     Raises:
         StoreError: there is no store, the folder holds something else, or the store has another format version.
+        DataError: `group` is asked of a store that is there already and private.
     """
     root = Path(path).expanduser().absolute()
     marker = root / _MARKER
@@ -63,18 +70,28 @@ def open_store(path: str | os.PathLike[str], *, create: bool = False) -> Store:
                 f"no radfs store at {root}. Build a cohort first (`radfs cohort build --help`; it makes the store), "
                 "or name another store with --store or RADFS_STORE."
             )
-        _create(root, marker)
+        _create(root, marker, _GROUP if group else _PRIVATE)
+    elif group and root.stat().st_mode & 0o070 != 0o070:
+        raise DataError(
+            f"the store at {root} is private, and files of it exist: --group decides when a store is made. Its owner "
+            "can open it with: chgrp -R GROUP STORE && chmod -R g+rwX STORE && find STORE -type d -exec chmod g+s {} +"
+        )
     _check_format(root, marker)
     return Store(root)
 
 
-def _create(root: Path, marker: Path) -> None:
-    if root.exists() and (not root.is_dir() or any(p.name != _MARKER for p in root.iterdir())):
+def _create(root: Path, marker: Path, mode: int) -> None:
+    if root.exists() and (not root.is_dir() or any(_is_strange(p) for p in root.iterdir())):
         raise StoreError(f"{root} exists and is not a radfs store. Name a new or an empty folder with --store.")
-    # What comes to lie here derives from patients: nobody else reads it unless its owner says so.
+    # What comes to lie here derives from patients: nobody else reads it unless its owner says so. Everything that is
+    # made below takes the permissions of its folder (`fsio`).
     root.mkdir(parents=True, exist_ok=True)
-    root.chmod(0o700)
+    root.chmod(mode)
     write_new(marker, json.dumps({"format": FORMAT}).encode())
+
+
+def _is_strange(path: Path) -> bool:
+    return path.name != _MARKER and not path.name.endswith(".partial")  # another process may be making it right now
 
 
 def _check_format(root: Path, marker: Path) -> None:

@@ -1,34 +1,36 @@
-"""Writing one shard: fill it in memory, publish its files, then the commit record. Never sees an encoder.
+"""Writing one shard: fill it in memory, stage its files, then the record, then the files' own names.
 
-The order is the guarantee: every file of the shard is durable under its final name before the record is, and the
-record is the commit. A kill at any moment leaves the shard done or not done, and the next run makes it anew.
+The order is the guarantee. Staged files are durable under names that no other attempt uses; the record is created if
+its name is free, and is the commit; only then are the files renamed to where Zarr looks for them. A kill at any
+moment leaves the shard decided or not: if it is, anybody may finish the renaming (`publish`), and readers find the
+staged files meanwhile; if it is not, the next run makes it anew. A late writer finds the record taken and drops its
+own files: nothing that is committed is ever replaced.
 """
 
-import json
-from typing import Any
+import uuid
+from collections.abc import Sequence
 
 import numpy as np
 
-from .errors import ItemError
 from .featureset import FeatureSet, ShardPlan
-from .fsio import write_atomic, write_new
+from .fsio import fsync_folder, make_folder, remove, write_new, write_synced
 from .layout import SLOT_CHUNK, ArrayLayout
-from .shards import crc32c, encode_index
-from .store import FORMAT
+from .records import Record, record_file, staged_file
+from .shards import crc32, encode_index
 
 
 class ShardWriter:
-    """The rows of one planned shard. Put or fail every position once, then `commit`.
-
-    Positions count from 0 within the shard. Tokens are stored as float16.
-    """
+    """The rows of one planned shard. Put or fail every position once, then `commit`. Positions count from 0."""
 
     def __init__(self, feature_set: FeatureSet, plan: ShardPlan) -> None:
         self.feature_set = feature_set
         self.plan = plan
-        self._rows: list[np.ndarray | None] = [None] * len(plan.items)
-        self._cls: list[np.ndarray | None] = [None] * len(plan.items)
-        self._content: list[str | None] = [None] * len(plan.items)
+        self._arrays = feature_set.layout.arrays(plan.view)
+        n = len(plan.items)
+        self._rows: dict[str, list[np.ndarray | None]] = {a.path: [None] * n for a in self._arrays}
+        self._tokens: list[int | None] = [None] * n
+        self._content: list[str | None] = [None] * n
+        self._stamps: list[str | None] = [None] * n
         self._failed: dict[int, str] = {}
         self._truncated: list[int] = []
 
@@ -37,16 +39,18 @@ class ShardWriter:
         position: int,
         tokens: np.ndarray,
         *,
-        content: str,
+        content: str | None,
+        stamp: str | None = None,
         cls: np.ndarray | None = None,
         truncated: bool = False,
     ) -> None:
-        """Keep the tokens of one item.
+        """Keep the tokens of one item, encoded by the set's codec.
 
         Args:
             position: of the item in the plan.
             tokens: [n, d]; an image's n is the set's, a report's is its own length.
             content: sha256 of the item's bytes.
+            stamp: of an image's file when it was read (`sources.source_stamp`).
             cls: [d], where the encoder has a class token.
             truncated: a report was longer than the context length.
 
@@ -57,16 +61,18 @@ class ShardWriter:
         allowed = range(1, layout.tokens + 1) if layout.modality == "text" else (layout.tokens,)
         if tokens.shape[0] not in allowed or tokens.shape[1] != layout.dim or (cls is not None) != layout.has_cls:
             raise ValueError(f"{self.feature_set.name}: tokens of shape {tokens.shape} do not fit the set.")
-        self._rows[position] = _stored(tokens)
-        self._cls[position] = None if cls is None else _stored(cls)
-        self._content[position] = content
+        parts = [*layout.codec.encode(tokens), *(layout.codec.encode(cls) if cls is not None else ())]
+        for array, part in zip(self._arrays, parts, strict=False):  # a text set's offsets follow when all are there
+            self._rows[array.path][position] = part
+        self._tokens[position] = len(tokens)
+        self._content[position], self._stamps[position] = content, stamp
         if truncated:
             self._truncated.append(position)
 
-    def fail(self, position: int, reason: str, *, content: str | None = None) -> None:
+    def fail(self, position: int, reason: str, *, content: str | None = None, stamp: str | None = None) -> None:
         """Record that an item has no tokens, and why. Its row is never read."""
         self._failed[position] = reason
-        self._content[position] = content
+        self._content[position], self._stamps[position] = content, stamp
 
     @property
     def failed(self) -> dict[str, str]:
@@ -78,74 +84,113 @@ class ShardWriter:
         """Reports that were longer than the context length."""
         return len(self._truncated)
 
-    def commit(self) -> None:
-        """Make the shard durable: its files, then its record."""
-        open_positions = [i for i, r in enumerate(self._rows) if r is None and i not in self._failed]
-        if open_positions:
-            raise ValueError(f"{self.feature_set.name}: no tokens for {self.plan.items[open_positions[0]]}.")
-        payloads = self._text_payloads() if self.feature_set.modality == "text" else self._image_payloads()
-        files = {}
-        for array, payload, present in payloads:
-            files[array.shard_file(self.plan.shard)] = self._write(array, payload, present)
-        record = json.dumps(self._record(files), separators=(",", ":")).encode()
-        write_new(self.feature_set.record_path(self.plan.shard), record)
+    def commit(self) -> bool:
+        """Make the shard durable. False, and nothing kept, where another process has decided it already."""
+        missing = [i for i, n in enumerate(self._tokens) if n is None and i not in self._failed]
+        if missing:
+            raise ValueError(f"{self.feature_set.name}: no tokens for {self.plan.items[missing[0]]}.")
+        if self.feature_set.modality == "text":
+            self._rows[self._arrays[-1].path] = self._offsets()
+        record = self._record({})
+        folder = make_folder(self.feature_set.path / "staged")
+        try:
+            for array in self._arrays:
+                name = array.shard_file(self.plan.shard)
+                record.files[name] = self._stage(array, record.staged_file(name))
+            fsync_folder(folder)
+            path = self.feature_set.path / record_file(self.plan.view, self.plan.shard)
+            if not write_new(path, record.encode()):
+                discard(self.feature_set, record)
+                return False
+        except BaseException:
+            # A full disk, an interrupt: what is staged is of no use. Unless the record stands: then it is the data.
+            if not self.feature_set.is_decided(self.plan.view, self.plan.shard):
+                discard(self.feature_set, record)
+            raise
+        publish(self.feature_set, record)
+        return True
 
-    def _image_payloads(self) -> list[tuple[ArrayLayout, np.ndarray, np.ndarray]]:
-        layout = self.feature_set.layout
-        present = np.zeros(layout.shard_rows, dtype=bool)
-        present[: len(self._rows)] = [r is not None for r in self._rows]
-        columns = [self._rows, self._cls][: len(layout.arrays)]
-        return [
-            (array, np.stack(kept) if (kept := [r for r in column if r is not None]) else np.empty(0, "f2"), present)
-            for array, column in zip(layout.arrays, columns, strict=True)
-        ]
+    def _offsets(self) -> list[np.ndarray | None]:
+        lengths = np.array([n or 0 for n in self._tokens], dtype=np.int64)
+        ends = self.plan.shard * self.feature_set.layout.shard_slots + np.cumsum(lengths)
+        return list(np.stack([ends - lengths, ends], axis=1))
 
-    def _text_payloads(self) -> list[tuple[ArrayLayout, np.ndarray, np.ndarray]]:
-        layout = self.feature_set.layout
-        tokens_array, offsets_array = layout.arrays
-        lengths = np.array([0 if r is None else len(r) for r in self._rows], dtype=np.int64)
-        ends = self.plan.shard * layout.shard_slots + np.cumsum(lengths)
-        # The last inner chunk is filled up with zeros; no report's bounds reach into them.
-        chunks = -(-int(lengths.sum()) // SLOT_CHUNK)
-        flat = np.zeros((chunks * SLOT_CHUNK, layout.dim), dtype=np.float16)
-        kept = [r for r in self._rows if r is not None]
-        if kept:
-            np.concatenate(kept, out=flat[: lengths.sum()])
-        filled = np.arange(tokens_array.chunks_per_shard) < chunks
-        rows = np.arange(layout.shard_rows) < len(self._rows)
-        return [
-            (tokens_array, flat, filled),
-            (offsets_array, np.stack([ends - lengths, ends], axis=1), rows),
-        ]
+    def _stage(self, array: ArrayLayout, name: str) -> dict[str, int]:
+        rows = [row for row in self._rows[array.path] if row is not None]
+        if array.dims[0] == "slot":
+            chunks, sizes = _slot_chunks(array, rows)
+        else:
+            chunks = [_bytes(row) if array.codec is None else _packed(array, row) for row in rows]
+            stored = iter(len(chunk) for chunk in chunks)
+            sizes = [-1 if row is None else next(stored) for row in self._rows[array.path]]
+            sizes += [-1] * (array.chunks_per_shard - len(sizes))
+        chunks.append(memoryview(encode_index(sizes)))
+        write_synced(self.feature_set.path / name, chunks)
+        crc = 0
+        for chunk in chunks:
+            crc = crc32(chunk, crc)
+        return {"bytes": sum(map(len, chunks)), "crc32": crc}
 
-    def _write(self, array: ArrayLayout, payload: np.ndarray, present: np.ndarray) -> dict[str, int]:
-        data = np.ascontiguousarray(payload).reshape(-1).view(np.uint8).data
-        index = encode_index(present, array.chunk_bytes)
-        write_atomic(self.feature_set.path / array.shard_file(self.plan.shard), data, index)
-        return {"bytes": len(data) + len(index)}
-
-    def _record(self, files: dict[str, dict[str, int]]) -> dict[str, Any]:
-        text = self.feature_set.modality == "text"
-        checksums = [None if r is None else crc32c(r) for r in self._rows]
-        return {
-            "format": FORMAT,
-            "feature_set": self.feature_set.name,
-            "shard": self.plan.shard,
-            "first_row": self.plan.first_row,
-            "items": list(self.plan.items),
-            "content": self._content,
-            "tokens": [None if r is None else len(r) for r in self._rows],
-            "crc32c": checksums,
-            "cls_crc32c": [None if r is None else crc32c(r) for r in self._cls] if not text else None,
-            "failed": self._failed,
-            "truncated": self._truncated,
-            "files": files,
-        }
+    def _record(self, files: dict[str, dict[str, int]]) -> Record:
+        return Record(
+            feature_set=self.feature_set.name,
+            view=self.plan.view,
+            shard=self.plan.shard,
+            first_row=self.plan.first_row,
+            attempt=uuid.uuid4().hex[:12],
+            items=list(self.plan.items),
+            stamps=self._stamps,
+            content=self._content,
+            tokens=self._tokens,
+            failed=self._failed,
+            truncated=self._truncated,
+            crc32={path: [None if r is None else crc32(r) for r in rows] for path, rows in self._rows.items()},
+            files=files,
+        )
 
 
-def _stored(tokens: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        stored = np.ascontiguousarray(tokens, dtype=np.float16)
-    if not np.isfinite(stored).all():
-        raise ItemError("the encoder gave tokens that are not finite in float16")
-    return stored
+def publish(feature_set: FeatureSet, record: Record) -> None:
+    """Rename the staged files of a committed shard to where Zarr looks for them; what is there already is left."""
+    for name in record.files:
+        make_folder((feature_set.path / name).parent)
+        try:
+            (feature_set.path / record.staged_file(name)).replace(feature_set.path / name)
+        except FileNotFoundError:  # done before, or by another process
+            continue
+        fsync_folder((feature_set.path / name).parent)
+
+
+def discard(feature_set: FeatureSet, record: Record) -> None:
+    """Remove the staged files of an attempt that did not become the shard."""
+    for array in feature_set.layout.arrays(record.view):
+        remove(feature_set.path / staged_file(record.view, record.shard, record.attempt, array.path))
+
+
+def abandon(feature_set: FeatureSet, view: int, shard: int) -> bool:
+    """Decide that a shard will never be: its items are missing and get other rows. False if it is decided already."""
+    record = Record(feature_set.name, view, shard, shard * feature_set.layout.shard_rows, "0" * 12, "abandoned")
+    return write_new(feature_set.path / record_file(view, shard), record.encode())
+
+
+def _slot_chunks(array: ArrayLayout, rows: Sequence[np.ndarray]) -> tuple[list[memoryview], list[int]]:
+    """The inner chunks of a ragged array and their sizes. The last one is filled up; no report reaches into that."""
+    filler = -sum(map(len, rows)) % SLOT_CHUNK
+    fill = np.full((filler, *array.unit_shape), array.fill_value, dtype=array.dtype)
+    count = (sum(map(len, rows)) + filler) // SLOT_CHUNK
+    if not array.compressed:
+        chunks, sizes = [_bytes(row) for row in (*rows, fill)], [array.chunk_bytes] * count
+    else:
+        flat = np.concatenate([*rows, fill])
+        chunks = [_packed(array, flat[i * SLOT_CHUNK : (i + 1) * SLOT_CHUNK]) for i in range(count)]
+        sizes = [len(chunk) for chunk in chunks]
+    return chunks, sizes + [-1] * (array.chunks_per_shard - count)
+
+
+def _packed(array: ArrayLayout, chunk: np.ndarray) -> memoryview:
+    if array.codec is None or not array.codec.compressed:
+        return _bytes(chunk)
+    return memoryview(array.codec.pack(np.ascontiguousarray(chunk)))
+
+
+def _bytes(row: np.ndarray) -> memoryview:
+    return np.ascontiguousarray(row).reshape(-1).view(np.uint8).data

@@ -7,6 +7,8 @@ import polars as pl
 from featurestore.errors import DamageError
 from featurestore.store import Store
 
+from .schema import COMMIT_FILE
+
 
 class FinishedRuns:
     """The ids of the runs whose results are in a store; each look reads only parts that are new."""
@@ -22,8 +24,7 @@ class FinishedRuns:
         Raises:
             DamageError: a part cannot be read.
         """
-        # A name with a dot in front is a part that a killed process did not finish.
-        for path in sorted(set(self._folder.glob("[!.]*/runs.parquet")) - self._parts):
+        for path in sorted(set(self._folder.glob(f"*/{COMMIT_FILE}")) - self._parts):
             self._ids.update(_read_ids(path))
             self._parts.add(path)
         return self._ids

@@ -99,7 +99,7 @@ def _cohort_runs(grid: Grid, rows: CommonRows, done: set[str]) -> Iterator[Plann
                     cohort_key=cohort.key,
                     classes=cohort.classes,
                     method=method.name,
-                    features=tuple(s.name for s in sets),
+                    features=tuple(s.identity for s in sets),
                     content=tuple(rows.content[s.name] for s in sets),
                     split_key=split.key,
                     fraction=fraction,

@@ -1,25 +1,25 @@
 """Finished runs on disk: `results/<part>/` with runs, epochs and predictions as Parquet. No torch.
 
-A part is a folder that is published in one step, so a run is there with all of its rows or not at all. Parts are the
-truth; the catalog's tables are made from them.
+A part's `runs.parquet` is written last and is the commit: a run is there with all of its rows or not at all. Parts are
+the truth; the catalog's tables are made from them.
 """
 
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from featurestore.catalog import Table
-from featurestore.fsio import publish_folder, write_parquet
+from featurestore.fsio import write_parquet
 from featurestore.keys import canonical_json, content_key
 from featurestore.store import Store
 
 from .plan import PlannedRun
 from .provenance import software
-from .schema import EPOCHS, METRICS, PREDICTIONS, RUNS, polars_schema
+from .schema import COMMIT_FILE, EPOCHS, METRICS, PREDICTIONS, RUNS, polars_schema
 
 if TYPE_CHECKING:
     from .engine import HeadResult
@@ -68,20 +68,17 @@ def make_rows(
     return RunRows(run, _frame(EPOCHS, epochs), _frame(PREDICTIONS, predictions))
 
 
-def publish(store: Store, finished: Sequence[RunRows]) -> bool:
-    """Write these runs as one part; False if a part with exactly these runs is there already.
+def publish(store: Store, finished: Sequence[RunRows]) -> None:
+    """Write these runs as one part; its `runs.parquet` comes last, and is the commit.
 
     Where two processes finish the same run in different parts, the catalog takes the first by name and skips the
     other (`Table.unique_by`).
     """
-
-    def fill(folder: Path) -> None:
-        write_parquet(folder / "runs.parquet", _frame(RUNS, [rows.run for rows in finished]))
-        write_parquet(folder / "epochs.parquet", pl.concat([rows.epochs for rows in finished]))
-        write_parquet(folder / "predictions.parquet", pl.concat([rows.predictions for rows in finished]))
-
-    part = content_key(sorted(rows.run["run"] for rows in finished))
-    return publish_folder(store.results / part, fill)
+    runs = content_key(sorted(rows.run["run"] for rows in finished))
+    part = store.results / f"{runs}-{uuid.uuid4().hex[:8]}"  # nobody else writes into it
+    write_parquet(part / "epochs.parquet", pl.concat([rows.epochs for rows in finished]))
+    write_parquet(part / "predictions.parquet", pl.concat([rows.predictions for rows in finished]))
+    write_parquet(part / COMMIT_FILE, _frame(RUNS, [rows.run for rows in finished]))
 
 
 def _what_columns(planned: PlannedRun) -> dict[str, Any]:

@@ -3,6 +3,9 @@
 `docs/schema.md` is made from what stands here.
 """
 
+from collections.abc import Callable
+from pathlib import Path
+
 import polars as pl
 
 from featurestore.catalog import Column, Table, View
@@ -15,10 +18,23 @@ METRICS = {
 }
 """The standard metrics, computed after every epoch on the test samples, from 0 to 1, and what they mean."""
 
+COMMIT_FILE = "runs.parquet"
+"""Of a part of the results: written last."""
+
+
+def _neighbour(table: str) -> Callable[[Path], pl.DataFrame]:
+    """Read another file of the part whose commit file is given."""
+
+    def load(path: Path) -> pl.DataFrame:
+        return pl.read_parquet(path.with_name(f"{table}.parquet"))
+
+    return load
+
+
 RUNS = Table(
     name="runs",
     comment="One row a finished run: what it was, on what, and with what it was made.",
-    truth="results/[!.]*/runs.parquet",
+    truth=f"results/*/{COMMIT_FILE}",
     unique_by="run",
     columns=(
         Column("run", "TEXT", "id of the run: content hash of `config`, 16 hexadecimal digits"),
@@ -65,7 +81,8 @@ RUNS = Table(
 EPOCHS = Table(
     name="epochs",
     comment="One row an epoch of a run: losses and the standard metrics after it.",
-    truth="results/[!.]*/epochs.parquet",
+    truth=f"results/*/{COMMIT_FILE}",
+    load=_neighbour("epochs"),
     unique_by="run",
     columns=(
         Column("run", "TEXT", "id of the run"),
@@ -79,7 +96,8 @@ EPOCHS = Table(
 PREDICTIONS = Table(
     name="predictions",
     comment="One row a test sample of a run, so that any metric can be computed again in SQL.",
-    truth="results/[!.]*/predictions.parquet",
+    truth=f"results/*/{COMMIT_FILE}",
+    load=_neighbour("predictions"),
     unique_by="run",
     columns=(
         Column("run", "TEXT", "id of the run"),

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from featurestore.featureset import FeatureSet, create_feature_set
-from featurestore.items import add_items, list_items, text_hash
+from featurestore.featureset import FeatureSet, ShardPlan, create_feature_set
+from featurestore.items import add_items, list_items
 from featurestore.layout import FeatureLayout
+from featurestore.sources import source_stamp
 from featurestore.store import Store
 from featurestore.writer import ShardWriter
 
@@ -49,26 +50,39 @@ def tokens_of(item: str, modality: str) -> np.ndarray:
     return (scale * rng.standard_normal((n, DIM))).astype(np.float16)
 
 
-def write_all(store: Store, layout: FeatureLayout, *, fail: tuple[str, ...] = (), stop_after: int = 99) -> FeatureSet:
+def write_all(
+    store: Store, layout: FeatureLayout, *, fail: tuple[str, ...] = (), stop_after: int = 99, view: int = 0
+) -> FeatureSet:
     """Write what is missing; `stop_after` shards, the process is gone."""
     feature_set = create_feature_set(store, layout)
     items = list_items(store, modality=layout.modality)
-    sources = items.rows_by_key("item", named=True, unique=True)
-    with feature_set.writing():
-        for plan in feature_set.plan(items)[:stop_after]:
-            writer = ShardWriter(feature_set, plan)
-            for position, item in enumerate(plan.items):
-                source = sources[item]
-                content = text_hash(source["text"]) if layout.modality == "text" else _file_hash(source["path"])
-                if item in fail:
-                    writer.fail(position, "told to fail", content=content)
-                    continue
-                tokens = tokens_of(item, layout.modality)
-                cls = tokens[0] + np.float16(1) if layout.has_cls else None
-                writer.put(position, tokens, content=content, cls=cls)
-            writer.commit()
+    for plan in feature_set.plan(items, view)[:stop_after]:
+        fill(store, feature_set, plan, fail=fail).commit()
     return feature_set
+
+
+def fill(store: Store, feature_set: FeatureSet, plan: ShardPlan, *, fail: tuple[str, ...] = ()) -> ShardWriter:
+    """A planned shard with the tokens that its items have, not committed yet."""
+    layout = feature_set.layout
+    sources = list_items(store, modality=layout.modality).rows_by_key("item", named=True, unique=True)
+    writer = ShardWriter(feature_set, plan)
+    for position, item in enumerate(plan.items):
+        source = sources[item]
+        content = source["text_sha256"] if layout.modality == "text" else _file_hash(source["path"])
+        stamp = source_stamp(source["path"])
+        if item in fail:
+            writer.fail(position, "told to fail", content=content, stamp=stamp)
+            continue
+        tokens = tokens_of(item, layout.modality)
+        cls = tokens[0] + np.float16(1) if layout.has_cls else None
+        writer.put(position, tokens, content=content, stamp=stamp, cls=cls)
+    return writer
 
 
 def _file_hash(path: str) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def files_below(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, with its bytes."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}

@@ -1,13 +1,8 @@
 """Published files are whole or absent, and nothing is replaced by accident."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 
-from featurestore.errors import StoreError
-from featurestore.fsio import exclusive, publish_folder, write_atomic, write_new
+from featurestore.fsio import publish_folder, write_atomic, write_new
 
 
 def test_write_new_keeps_what_stands_there(tmp_path):
@@ -37,19 +32,17 @@ def test_a_folder_is_published_whole_or_not_at_all(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["part"]
 
 
-def test_the_lock_names_its_holder_and_dies_with_it(tmp_path):
-    code = (
-        "import sys, time, pathlib; from featurestore.fsio import exclusive\n"
-        "with exclusive(pathlib.Path(sys.argv[1]), 'x'):\n print('held', flush=True); time.sleep(60)"
-    )
-    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "lock")], stdout=subprocess.PIPE) as holder:
-        assert holder.stdout.readline().strip() == b"held"
-        with (
-            pytest.raises(StoreError, match=rf"set s is held by another process \(PID {holder.pid}\)"),
-            exclusive(tmp_path / "lock", "set s"),
-        ):
-            pass
-        holder.kill()
-        holder.wait()
-    with exclusive(tmp_path / "lock", "set s"):
-        assert (tmp_path / "lock").read_text() == str(os.getpid())
+def test_many_chunks_are_written_in_order(tmp_path):
+    chunks = [bytes([i % 251]) * (i % 7) for i in range(5000)]
+    write_atomic(tmp_path / "a", *chunks)
+    assert (tmp_path / "a").read_bytes() == b"".join(chunks)
+
+
+@pytest.mark.parametrize(("mode", "of_files"), [(0o700, 0o600), (0o2770, 0o660)])
+def test_files_and_folders_are_as_private_as_the_folder_they_lie_in(tmp_path, mode, of_files):
+    root = tmp_path / "root"
+    root.mkdir()
+    root.chmod(mode)
+    write_new(root / "a" / "b" / "c", b"x")
+    assert (root / "a").stat().st_mode & 0o7777 == mode == (root / "a" / "b").stat().st_mode & 0o7777
+    assert (root / "a" / "b" / "c").stat().st_mode & 0o7777 == of_files

@@ -11,6 +11,7 @@ from cohorts.flow import EXCLUDED_SCHEMA, FLOW_SCHEMA
 from featurestore.featureset import FeatureSet, create_feature_set
 from featurestore.items import ITEM_SCHEMA, add_items, list_items, text_hash
 from featurestore.layout import FeatureLayout
+from featurestore.sources import source_stamp
 from featurestore.store import Store, open_store
 from featurestore.writer import ShardWriter
 from heads.grid import Grid
@@ -108,16 +109,17 @@ def add_tokens(
     items = list_items(store, modality=modality).filter(
         pl.col("item").is_in(list(labels)) & ~pl.col("item").is_in(skip)
     )
-    with feature_set.writing():
-        for plan in feature_set.plan(items):
-            writer = ShardWriter(feature_set, plan)
-            for position, item in enumerate(plan.items):
-                if item in failed:
-                    writer.fail(position, "made to fail")
-                else:
-                    of = text_hash(report_of(item)) if modality == "text" else f"{content} of {item}"
-                    writer.put(position, _tokens(item, modality, labels[item]), content=of)
-            writer.commit()
+    paths = dict(items.select("item", "path").iter_rows())
+    for plan in feature_set.plan(items):
+        writer = ShardWriter(feature_set, plan)
+        for position, item in enumerate(plan.items):
+            stamp = source_stamp(paths[item])
+            if item in failed:
+                writer.fail(position, "made to fail", stamp=stamp)
+            else:
+                of = text_hash(report_of(item)) if modality == "text" else f"{content} of {item}"
+                writer.put(position, _tokens(item, modality, labels[item]), content=of, stamp=stamp)
+        writer.commit()
     return feature_set
 
 

@@ -1,0 +1,153 @@
+"""Claims: which shard is being made by whom, so that many processes share the work.
+
+    claims/v0-00000005.g0001    created exclusively; its text says who, its time of change is the heartbeat
+
+A claim saves work; it is not what keeps shards whole: the commit record is created once, and a worker that was
+stalled, lost its claim and woke finds the record taken and drops its own files. So a wrong guess about who is alive
+costs a shard's work at most.
+
+A claim is taken over at once where its process is known to be dead, else when it has not been touched for
+`LEASE_SECONDS` as the waiting process itself counts them: clocks of other machines, or set back, play no part.
+"""
+
+import contextlib
+import os
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from .featureset import FeatureSet, ShardPlan
+from .fsio import remove, write_new
+from .process import identity, is_alive
+
+LEASE_SECONDS = 60.0
+_POLL_SECONDS = 0.2
+
+
+class Claims:
+    """The claims that one worker holds on shards of one feature set. Use as a context: leaving it gives them back."""
+
+    def __init__(self, feature_set: FeatureSet, *, lease_s: float = LEASE_SECONDS) -> None:
+        self._set = feature_set
+        self._lease_s = lease_s
+        self._me = f"{identity()}/{uuid.uuid4().hex[:8]}"
+        self._held: dict[tuple[int, int], Path] = {}
+        self._seen: dict[Path, tuple[int, float]] = {}
+        self._guard = threading.Lock()
+        self._stop = threading.Event()
+        self._heart = threading.Thread(target=self._beat, name="claims", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._heart.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._heart.join()
+        for view, shard in list(self._held):
+            self.release(view, shard)
+
+    def share(self, plans: Sequence[ShardPlan]) -> Iterator[ShardPlan]:
+        """The planned shards that are this worker's to make, each claimed; ends when all of them are decided.
+
+        The consumer commits a shard, or has it committed, and calls `release`. What others hold is waited for, and
+        taken over if they die.
+        """
+        waiting = list(plans)
+        while waiting:
+            later = []
+            for plan in waiting:
+                if self._set.is_decided(plan.view, plan.shard):
+                    continue
+                if self.take(plan.view, plan.shard):
+                    yield plan
+                else:
+                    later.append(plan)
+            if len(later) == len(waiting):
+                time.sleep(_POLL_SECONDS)
+            waiting = later
+
+    def take(self, view: int, shard: int) -> bool:
+        """Try to claim an undecided shard."""
+        holders = claims_of(self._set, view, shard)
+        if holders and not self._is_over(holders[-1]):
+            return False
+        generation = holders[-1].generation + 1 if holders else 1
+        path = self._set.path / "claims" / f"v{view}-{shard:08d}.g{generation:04d}"
+        if not write_new(path, self._me.encode()):
+            return False
+        with self._guard:
+            self._held[view, shard] = path
+        if self._set.is_decided(view, shard):  # committed and given back between the two looks
+            self.release(view, shard)
+            return False
+        return True
+
+    def release(self, view: int, shard: int) -> None:
+        """Give a claim back: the shard is decided, or somebody else may make it."""
+        with self._guard:
+            path = self._held.pop((view, shard), None)
+        if path is not None:
+            for claim in claims_of(self._set, view, shard):
+                if claim.path <= path:
+                    remove(claim.path)
+
+    def _is_over(self, claim: "Claim") -> bool:
+        """Whether a claim's holder is dead, or has been still for a lease on this process's own clock."""
+        if claim.is_alive() is False:
+            return True
+        now = time.monotonic()
+        beat, since = self._seen.get(claim.path, (None, now))
+        if beat != claim.beat:
+            since = now
+        self._seen[claim.path] = (claim.beat, since)
+        return now - since > self._lease_s
+
+    def _beat(self) -> None:
+        while not self._stop.wait(self._lease_s / 6):
+            with self._guard:
+                held = list(self._held.values())
+            for path in held:
+                with contextlib.suppress(OSError):  # taken over and removed: the record will decide
+                    os.utime(path)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim file: shard, generation, and the time of change that its holder moves on."""
+
+    path: Path
+    view: int
+    shard: int
+    generation: int
+    beat: int
+
+    def is_alive(self) -> bool | None:
+        """Whether its process lives; None where that cannot be told from here."""
+        try:
+            return is_alive(self.path.read_text().partition("/")[0])
+        except FileNotFoundError:
+            return None  # given back this moment: look again
+
+
+def claims_of(feature_set: FeatureSet, view: int, shard: int) -> list[Claim]:
+    """The claims on one shard, the newest generation last."""
+    return list_claims(feature_set, f"v{view}-{shard:08d}.g*")
+
+
+def list_claims(feature_set: FeatureSet, pattern: str = "v*-*.g*") -> list[Claim]:
+    """All claims of a set, in the order of shards and generations."""
+    found = []
+    for path in sorted((feature_set.path / "claims").glob(pattern)):
+        view, _, rest = path.name.removeprefix("v").partition("-")
+        shard, _, generation = rest.partition(".g")
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            found.append(Claim(path, int(view), int(shard), int(generation), path.stat().st_mtime_ns))
+    return found

@@ -1,0 +1,32 @@
+"""Taking things out of a store on purpose: feature sets and the texts of reports."""
+
+import shutil
+from pathlib import Path
+
+from .claims import list_claims
+from .errors import StoreError
+from .featureset import FeatureSet
+from .fsio import fsync_folder, partial_name
+
+
+def remove_feature_set(feature_set: FeatureSet) -> None:
+    """Remove a feature set with all of its files. In one step it is gone for everybody; then its bytes are freed.
+
+    Raises:
+        StoreError: a process is extracting into it.
+    """
+    busy = [claim for claim in list_claims(feature_set) if claim.is_alive()]
+    if busy:
+        raise StoreError(
+            f"feature set {feature_set.name}: a live process is making its shard {busy[0].shard}. "
+            "Stop the extraction first."
+        )
+    remove_folder(feature_set.path)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder: first its name, in one step, then what lies in it. A kill leaves work for `radfs gc`."""
+    hidden = partial_name(folder)
+    folder.rename(hidden)
+    fsync_folder(folder.parent)
+    shutil.rmtree(hidden)

@@ -1,0 +1,251 @@
+"""Looking for damage: what the records promise against what the disk holds, and queueing just the items that are hit.
+
+Rows that no longer count (a newer row of the item does, or they were dropped) are not looked at. What is damaged is
+never mended in place: its rows are dropped, so that the items are missing, and the next extraction gives them new rows.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+
+from .errors import DamageError, RadfsError
+from .featureset import FeatureSet, open_feature_set
+from .fsio import map_file, remove, write_atomic
+from .layout import ArrayLayout
+from .records import Record, record_file
+from .shardfile import Shard
+from .shards import crc32, decode_index, index_size
+from .store import Store
+from .writer import publish
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is damaged.
+
+    Attributes:
+        feature_set: its name; empty for a file outside the feature sets.
+        view: of the feature set; -1 where it concerns none.
+        shard: number; -1 where it concerns none.
+        kind: set, metadata, record, file, row or table.
+        message: what was found and what was expected.
+        items: ids whose tokens cannot be trusted.
+        repaired: what was done about it; empty if nothing was.
+    """
+
+    feature_set: str
+    view: int
+    shard: int
+    kind: str
+    message: str
+    items: tuple[str, ...] = ()
+    repaired: str = ""
+
+
+@dataclass
+class VerifyReport:
+    """What a verification found.
+
+    Attributes:
+        sets: feature sets looked at.
+        shards: shards that hold rows that count, all of them looked at.
+        bytes: of their files.
+        rows: rows that count, and are done.
+        findings: damage, in the order of sets and shards.
+    """
+
+    sets: int = 0
+    shards: int = 0
+    bytes: int = 0
+    rows: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing was found."""
+        return not self.findings
+
+
+def verify(
+    store: Store, names: Sequence[str] | None = None, *, deep: bool = False, repair: bool = False
+) -> VerifyReport:
+    """Compare feature sets with their records; of a whole store, see that its tables can be read too.
+
+    Args:
+        store: an open store.
+        names: feature sets; None for all of the store.
+        deep: read every byte and compare checksums. Otherwise: metadata, records, sizes and the shards' indexes.
+        repair: drop the rows that are hit, so that `radfs extract` makes them anew, and rewrite metadata.
+
+    Raises:
+        UnknownNameError: no such feature set.
+    """
+    report = VerifyReport()
+    for name in sorted(p.parent.name for p in store.features.glob("*/zarr.json")) if names is None else names:
+        report.sets += 1
+        try:
+            feature_set = open_feature_set(store, name)
+        except DamageError as error:
+            report.findings.append(Finding(name, -1, -1, "set", str(error)))
+            continue
+        report.findings.extend(_metadata(feature_set, repair))
+        for view in feature_set.views():
+            report.findings.extend(_view(feature_set, view, report, deep=deep, repair=repair))
+    if names is None:
+        report.findings.extend(_tables(store))
+    return report
+
+
+def _metadata(feature_set: FeatureSet, repair: bool) -> Iterator[Finding]:
+    """The arrays' zarr.json: what strangers' readers go by."""
+    shards = max((a.end for a in feature_set.allocations()), default=0)
+    for view in {0, *feature_set.views()}:
+        for array in feature_set.layout.arrays(view):
+            path = feature_set.path / array.path / "zarr.json"
+            problem = _wrong_metadata(path.read_bytes() if path.exists() else None, array, shards)
+            if problem:
+                if repair:
+                    write_atomic(path, array.metadata(shards))
+                done = "written anew" if repair else ""
+                yield Finding(feature_set.name, view, -1, "metadata", f"{array.path}/zarr.json {problem}", (), done)
+
+
+def _wrong_metadata(found: bytes | None, array: ArrayLayout, shards: int) -> str:
+    if found is None:
+        return "is missing"
+    try:
+        document = json.loads(found)
+        length = document["shape"][0]
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+        return "cannot be read"
+    expected = json.loads(array.metadata(shards))
+    if length < expected["shape"][0]:
+        return f"covers {length} of {expected['shape'][0]} {array.dims[0]}s"
+    expected["shape"][0] = length
+    differing = sorted(k for k in {*expected, *document} if expected.get(k) != document.get(k))
+    if "attributes" in differing:
+        stored = document.get("attributes", {}).get("radfs", {}).get("weights_sha256")
+        ours = expected["attributes"]["radfs"]["weights_sha256"]
+        if stored != ours:
+            return f"says that the weights' sha256 is {stored}; the set was made with {ours}"
+    return f"differs from what radfs writes in {', '.join(differing)}" if differing else ""
+
+
+def _view(feature_set: FeatureSet, view: int, report: VerifyReport, *, deep: bool, repair: bool) -> Iterator[Finding]:
+    records = {}
+    for shard in feature_set.decided(view):
+        try:
+            records[shard] = feature_set.record(view, shard)
+        except DamageError as error:
+            yield _bad_record(feature_set, view, shard, str(error), repair)
+    counting = _counting(feature_set, view, records)
+    for shard, rows in counting.items():
+        record = records[shard]
+        report.shards += 1
+        report.rows += len(rows)
+        report.bytes += sum(file["bytes"] for file in record.files.values())
+        if repair:
+            publish(feature_set, record)
+        for kind, message, hit in _shard(feature_set, record, deep=deep):
+            items = tuple(record.items[row - record.first_row] for row in rows if hit is None or row in hit)
+            if not items:
+                continue  # what is hit does not count any more
+            if repair:
+                _drop(feature_set, view, record, items, message)
+            done = f"{len(items)} items queued" if repair else ""
+            yield Finding(feature_set.name, view, shard, kind, message, items, done)
+
+
+def _counting(feature_set: FeatureSet, view: int, records: dict[int, Record]) -> dict[int, list[int]]:
+    """By shard, the rows that are done and count: the newest of each item, less those that were dropped.
+
+    Made from the records themselves, not from the index over them.
+    """
+    frames = [record.frame() for record in records.values() if record.items]
+    if not frames:
+        return {}
+    rows = pl.concat(frames).filter(~pl.col("row").is_in(feature_set.dropped(view).implode()))
+    newest = rows.sort("row").unique("item", keep="last", maintain_order=True).filter(pl.col("state") == "done")
+    by_shard: dict[int, list[int]] = {}
+    for shard, row in newest.select("shard", "row").iter_rows():
+        by_shard.setdefault(shard, []).append(row)
+    return dict(sorted(by_shard.items()))
+
+
+def _shard(feature_set: FeatureSet, record: Record, *, deep: bool) -> Iterator[tuple[str, str, set[int] | None]]:
+    """Damage of one shard: kind, message, and the rows that are hit (None for all)."""
+    for array in feature_set.layout.arrays(record.view):
+        name = array.shard_file(record.shard)
+        if name not in record.files:
+            yield "record", f"the commit record does not name {name}", None
+            continue
+        problem = _wrong_file(feature_set.data_file(record, name), array, record.files[name], deep=deep)
+        if not problem:
+            continue
+        bad = set(_bad_rows(feature_set, record, array)) if deep else set()
+        # Damage outside all rows, as in the fill of the last chunk: then the shard is made anew as a whole.
+        yield ("row", f"{name} {problem}, in {len(bad)} rows", bad) if bad else ("file", f"{name} {problem}", None)
+
+
+def _wrong_file(path: Path, array: ArrayLayout, stored: dict[str, int], *, deep: bool) -> str:
+    """What is wrong with a shard file: empty if nothing is."""
+    tail = index_size(array.chunks_per_shard)
+    try:
+        data = map_file(path)
+    except FileNotFoundError:
+        return "is missing"
+    if len(data) != stored["bytes"] or len(data) < tail:
+        return f"has {len(data)} bytes in place of {stored['bytes']}"
+    try:
+        size = None if array.compressed else array.chunk_bytes
+        decode_index(data[-tail:].tobytes(), payload_bytes=len(data) - tail, chunk_bytes=size, where=path.name)
+    except DamageError as error:
+        return f"is damaged: {error}"
+    if deep and (found := crc32(data)) != stored["crc32"]:
+        return f"fails its checksum (stored {stored['crc32']:08x}, found {found:08x})"
+    return ""
+
+
+def _bad_rows(feature_set: FeatureSet, record: Record, array: ArrayLayout) -> Iterator[int]:
+    shard = Shard(feature_set, record.view, record.shard)
+    for position, tokens in enumerate(record.tokens):
+        if tokens is not None:
+            try:
+                shard.row(array, position)
+            except DamageError:
+                yield record.first_row + position
+
+
+def _bad_record(feature_set: FeatureSet, view: int, shard: int, message: str, repair: bool) -> Finding:
+    """A record that cannot be read: its items stand in the allocation."""
+    items = tuple(feature_set.allocated_items(shard))
+    if repair:
+        # The shard is undecided again. What its files hold cannot be told any more, so they are nobody's.
+        remove(feature_set.path / record_file(view, shard))
+        for segment in feature_set.path.glob(f"index/v{view}/*"):
+            remove(segment)
+    done = f"removed; {len(items)} items queued" if repair else ""
+    return Finding(feature_set.name, view, shard, "record", message, items, done)
+
+
+def _drop(feature_set: FeatureSet, view: int, record: Record, items: Sequence[str], reason: str) -> None:
+    place = {item: record.first_row + i for i, item in enumerate(record.items)}
+    feature_set.drop(
+        pl.DataFrame({"row": [place[item] for item in items], "item": list(items)}).with_columns(
+            view=pl.lit(view, pl.Int64), reason=pl.lit(reason)
+        )
+    )
+
+
+def _tables(store: Store) -> Iterator[Finding]:
+    """Truth files outside the feature sets: each must be readable as a table."""
+    for pattern in ("items/*/*.parquet", "cohorts/*/*/*.parquet", "results/*/*.parquet"):
+        for path in store.root.glob(pattern):
+            try:
+                pl.read_parquet(path)
+            except (OSError, RadfsError, pl.exceptions.PolarsError) as error:
+                name = "/".join(path.parts[-3:])
+                yield Finding("", -1, -1, "table", f"{name} cannot be read ({type(error).__name__}): restore it")
