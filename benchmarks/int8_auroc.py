@@ -11,7 +11,6 @@ float16; spread: its standard deviation over the seeds.
 import argparse
 import csv
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +23,9 @@ from featurestore.encoders import build, get_spec
 from featurestore.images import decode_image, read_file
 from heads.engine import HeadConfig, TokenTable, train_head
 
-TASKS = {
-    "image": ("abnormal", "next_abnormal", "sex", "view"),
-    "text": ("abnormal", "next_abnormal"),
-}
+TASKS = {"image": ("abnormal", "next_abnormal", "sex", "view"), "text": ("next_abnormal",)}
+"""The reports say `abnormal` outright: every head reaches 1.0 there."""
+
 BATCH = 32
 
 
@@ -85,7 +83,7 @@ def main() -> None:
     folder = data / "nih-cxr14-64px"
     if not (folder / "records.csv").is_file():
         print("no real data, nothing measured: set RADFS_TEST_DATA to the folder that holds nih-cxr14-64px")
-        sys.exit(0)
+        return
     with (folder / "records.csv").open(newline="") as lines:
         rows = list(csv.DictReader(lines))
 

@@ -15,7 +15,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -32,7 +32,14 @@ _POLL_SECONDS = 0.2
 class Claims:
     """The claims that one worker holds on shards of one feature set. Use as a context: leaving it gives them back."""
 
-    def __init__(self, feature_set: FeatureSet, *, lease_s: float = LEASE_SECONDS) -> None:
+    def __init__(
+        self,
+        feature_set: FeatureSet,
+        *,
+        lease_s: float = LEASE_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
         self._set = feature_set
         self._lease_s = lease_s
         self._me = f"{identity()}/{uuid.uuid4().hex[:8]}"
@@ -103,7 +110,7 @@ class Claims:
         """Whether a claim's holder is dead, or has been still for a lease on this process's own clock."""
         if claim.is_alive() is False:
             return True
-        now = time.monotonic()
+        now = self._clock()
         beat, since = self._seen.get(claim.path, (None, now))
         if beat != claim.beat:
             since = now

@@ -24,12 +24,8 @@ from .errors import DamageError, ItemError, unknown_name
 GROUP = 64
 """Values that share a scale in int8. Errors are stated against the largest value of such a group."""
 
-_LARGEST_SCALE = np.float16(515.5)
-"""int8: 127 times the next greater float16 would be infinite in float16."""
-
-_FLOAT16_OVERFLOW = np.float32(65_520)
-"""The smallest magnitude that rounds to infinity in float16."""
-
+_LARGEST_SCALE = np.float16(515.5)  # int8: 127 times the next greater float16 would be infinite in float16
+_FLOAT16_OVERFLOW = np.float32(65_520)  # the smallest magnitude that rounds to infinity in float16
 _INFINITY_BITS = {"float16": 0x7C00, "float32": 0x7F80_0000}
 _BLOCK = 65_536  # values that int8 works on at a time: their float32 copies stay in the caches
 _ZSTD = {"level": 1, "checksum": True}  # on tokens levels 3 and 9 save nothing, level 19 takes 25 times as long
@@ -195,8 +191,8 @@ class _BFloat16(Codec):
 class _Int8(Codec):
     """value = integer * scale of its group, symmetric: the largest magnitude of a group becomes 127.
 
-    A scale in float32 would take 3 % more space and change no error: 0.592 % rms on real image tokens and 0.687 % on
-    real report tokens, for either.
+    A scale in float32 would take 3 % more space and change no error: 0.59 % of the rms on the tokens of 1,000 real
+    radiographs and 0.69 % on those of 1,188 reports, for either.
     """
 
     def encode(self, values: np.ndarray) -> tuple[np.ndarray, ...]:

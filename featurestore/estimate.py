@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from .layout import FeatureLayout
+from .shards import index_size
 
-RECORD_BYTES_ROW = 200
+RECORD_BYTES_ROW = 280
 """Of commit records and allocations together, a row."""
 
 FILLED_SHARE = 0.25
@@ -63,12 +64,13 @@ def estimate(
     if layout.modality == "text":
         share = (tokens_a_report or FILLED_SHARE * layout.tokens) / layout.tokens
         row, reads = int(row * share) + 16, int(reads * share)
-    arrays = len(layout.arrays())
+    arrays = layout.arrays()
+    index = sum(index_size(array.chunks_per_shard) for array in arrays)
     return Estimate(
         items=items,
         shards=shards * views,
-        files=shards * views * (arrays + 1) + (1 if items else 0),
-        disk_bytes=views * items * (row + RECORD_BYTES_ROW),
+        files=shards * views * (len(arrays) + 1) + (1 if items else 0),
+        disk_bytes=views * (items * (row + RECORD_BYTES_ROW) + shards * index),
         resident_bytes=items * reads,
         shard_bytes=2 * layout.shard_rows * row,
         seconds=None if items_a_second is None else views * items / items_a_second,

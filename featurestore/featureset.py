@@ -13,6 +13,7 @@ of two processes that plan at once one finds the name taken, looks again, and ta
 """
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,10 +28,15 @@ from .layout import FeatureLayout
 from .records import COMMIT_SCHEMA, Record, read_record, record_file
 from .sources import ABSENT_SOURCE, same_sources, source_stamp
 from .store import Store
+from .tables import append_table, count_rows, numbered, read_log, read_table
 
 ROW_SCHEMA = pl.Schema({"item": pl.String, "row": pl.Int64})
-STAMP_SCHEMA = pl.Schema({"row": pl.Int64, "stamp": pl.String})
+STAMP_SCHEMA = pl.Schema({"row": pl.Int64, "content": pl.String, "stamp": pl.String})
+"""The content belongs to it: two views of a row may have been made from different bytes."""
+
 DROP_SCHEMA = pl.Schema({"row": pl.Int64, "view": pl.Int64, "item": pl.String, "reason": pl.String})
+
+_VIEW = re.compile(r"[0-9]{1,4}")
 
 
 @dataclass(frozen=True)
@@ -91,7 +97,8 @@ class FeatureSet:
 
     def views(self) -> list[int]:
         """The views that have committed or abandoned shards."""
-        return sorted(int(p.name[1:]) for p in (self.path / "commits").glob("v*") if p.name[1:].isdigit())
+        names = [p.name[1:] for p in (self.path / "commits").glob("v*")]
+        return sorted(int(name) for name in names if _VIEW.fullmatch(name))
 
     def is_decided(self, view: int, shard: int) -> bool:
         """Whether a shard has its record."""
@@ -99,11 +106,24 @@ class FeatureSet:
 
     def decided(self, view: int) -> list[int]:
         """The shards that have a record, sorted."""
-        return [int(p.stem) for p in sorted((self.path / "commits" / f"v{view}").glob("[0-9]*.json"))]
+        return numbered(self.path / "commits" / f"v{view}", ".json")
 
     def record(self, view: int, shard: int) -> Record:
-        """The record of a shard."""
-        return read_record(self.path / record_file(view, shard))
+        """The record of a shard.
+
+        Raises:
+            DamageError: it cannot be read, or does not fit the set.
+        """
+        record = read_record(self.path / record_file(view, shard))
+        arrays = self.layout.arrays(view)
+        holds = (set(record.files), set(record.crc32), record.first_row)
+        fits = ({a.shard_file(shard) for a in arrays}, {a.path for a in arrays}, shard * self.layout.shard_rows)
+        if record.state == "committed" and (holds != fits or len(record.items) > self.layout.shard_rows):
+            raise DamageError(
+                f"feature set {self.name}: the commit record of shard {shard}, view {view} names other files or rows "
+                f"than the set has. Run `radfs verify {self.name} --repair`: it queues the items of this shard again."
+            )
+        return record
 
     def records(self, view: int = 0) -> Iterator[Record]:
         """The records of a view, in the order of shards."""
@@ -121,27 +141,32 @@ class FeatureSet:
 
     def committed(self, view: int = 0, items: pl.Series | None = None) -> pl.DataFrame:
         """The newest committed row of every item (of these): columns of `COMMIT_SCHEMA`, state done or failed."""
+        # A row that was dropped is not made good by an older one: that had failed, or is of what the item was before.
+        return self._newest(view, items).filter(~pl.col("row").is_in(self.dropped(view).implode()))
+
+    def _newest(self, view: int, items: pl.Series | None) -> pl.DataFrame:
+        """`committed`, dropped rows included."""
         rows = RowIndex(self.path, view).lookup(items)
-        dropped = self.dropped(view)
-        if len(dropped):
-            rows = rows.filter(~pl.col("row").is_in(dropped.implode()))
+        if rows.select((pl.col("row") // self.layout.shard_rows != pl.col("shard")).any()).item():
+            raise DamageError(
+                f"feature set {self.name}: a row stands outside its shard. Run `radfs verify {self.name}`."
+            )
         return rows.sort("row").unique("item", keep="last", maintain_order=True)
 
     def dropped(self, view: int) -> pl.Series:
         """Rows of a view that no longer count."""
-        parts = [pl.read_parquet(p) for p in sorted((self.path / "dropped").glob("[0-9]*.parquet"))]
-        frame = pl.concat(parts) if parts else DROP_SCHEMA.to_frame()
+        frame = read_log(self.path / "dropped", DROP_SCHEMA)
         return frame.filter(pl.col("view").is_null() | (pl.col("view") == view))["row"].unique()
 
     def drop(self, rows: pl.DataFrame) -> None:
         """Let rows no longer count; the items are missing from now on. Columns of `DROP_SCHEMA`; view null for all."""
         if not rows.is_empty():
-            _append(self.path / "dropped", rows.select(DROP_SCHEMA.names()).cast(DROP_SCHEMA))
+            append_table(self.path / "dropped", rows.select(DROP_SCHEMA.names()).cast(DROP_SCHEMA))
 
     def allocations(self) -> list[Allocation]:
         """All allocations, in the order of shards."""
-        paths = sorted((self.path / "rows").glob("[0-9]*.parquet"))
-        firsts = [int(p.stem) for p in paths]
+        firsts = numbered(self.path / "rows", ".parquet")
+        paths = [self.path / "rows" / f"{first:08d}.parquet" for first in firsts]
         ends = [*firsts[1:], self._end(paths[-1])] if paths else []
         return [Allocation(path, first, end) for path, first, end in zip(paths, firsts, ends, strict=True)]
 
@@ -154,8 +179,7 @@ class FeatureSet:
         return []
 
     def _end(self, last: Path) -> int:
-        rows = pl.scan_parquet(last).select(pl.len()).collect().item()  # reads the footer alone
-        return int(last.stem) + -(-rows // self.layout.shard_rows)
+        return int(last.stem) + -(-count_rows(last) // self.layout.shard_rows)
 
     def status(self, items: pl.DataFrame, view: int = 0) -> pl.DataFrame:
         """What the set holds of these items.
@@ -175,7 +199,7 @@ class FeatureSet:
 
     def _compare(self, items: pl.DataFrame, view: int) -> pl.DataFrame:
         """`status`, with the stamp of every source as it is now (`stamp_now`)."""
-        committed = self.committed(view, items["item"]).join(self._newer_stamps(), on="row", how="left")
+        committed = self.committed(view, items["item"]).join(self._newer_stamps(), on=["row", "content"], how="left")
         committed = committed.with_columns(stamp=pl.coalesce("stamp_newer", "stamp")).drop("stamp_newer")
         frame = items.join(committed, on="item", how="left", maintain_order="left").with_columns(
             pl.Series("stamp_now", [source_stamp(path) for path in items["path"]], dtype=pl.String)
@@ -191,9 +215,8 @@ class FeatureSet:
         return all(self.data_file(record, name).exists() for name in record.files)
 
     def _newer_stamps(self) -> pl.DataFrame:
-        parts = [pl.read_parquet(p) for p in sorted((self.path / "stamps").glob("[0-9]*.parquet"))]
-        stamps = pl.concat(parts) if parts else STAMP_SCHEMA.to_frame()
-        return stamps.unique("row", keep="last", maintain_order=True).rename({"stamp": "stamp_newer"})
+        stamps = read_log(self.path / "stamps", STAMP_SCHEMA)
+        return stamps.unique(["row", "content"], keep="last", maintain_order=True).rename({"stamp": "stamp_newer"})
 
     def _restamp(self, compared: pl.DataFrame) -> None:
         """Keep the stamps of files that were moved or touched and found the same, so that nobody hashes them again."""
@@ -201,9 +224,9 @@ class FeatureSet:
             (pl.col("state") != "missing")
             & pl.col("stamp").ne_missing(pl.col("stamp_now"))
             & (pl.col("stamp_now") != ABSENT_SOURCE)
-        ).select("row", stamp="stamp_now")
+        ).select("row", "content", stamp="stamp_now")
         if not moved.is_empty():
-            _append(self.path / "stamps", moved)
+            append_table(self.path / "stamps", moved)
 
     def plan(self, items: pl.DataFrame, view: int = 0, *, retry_failed: bool = False) -> list[ShardPlan]:
         """The shards to be made so that none of `items` is missing; rows are allocated where they have none.
@@ -218,9 +241,10 @@ class FeatureSet:
         while True:
             allocations = self.allocations()
             pending = self._undecided(allocations, view)
-            # Where an item has several open rows, the newest is the one that will count.
+            # Where an item has several rows, the newest is the one that counts, or will: no older one helps.
             counting = pending.filter(~pl.col("row").is_in(self.dropped(view).implode())).sort("row")
             counting = counting.unique("item", keep="last").filter(pl.col("item").is_in(wanted.implode()))
+            counting = _newer_than(self._newest(view, counting["item"]), counting)
             fresh = wanted.filter(~wanted.is_in(counting["item"].implode()))
             if fresh.is_empty():
                 break
@@ -327,23 +351,17 @@ def find_one_feature_set(store: Store, name: str) -> FeatureSet:
     return found[0] if found else open_feature_set(store, name)
 
 
-def _append(folder: Path, frame: pl.DataFrame) -> None:
-    """Add a part to a log of numbered Parquet files, whoever else adds one."""
-    data = parquet_bytes(frame)
-    while True:
-        numbers = [int(p.stem) for p in folder.glob("[0-9]*.parquet")]
-        if write_new(folder / f"{max(numbers, default=-1) + 1:08d}.parquet", data):
-            return
+def _newer_than(committed: pl.DataFrame, pending: pl.DataFrame) -> pl.DataFrame:
+    """The pending rows of items that have no newer committed one."""
+    done = committed.select("item", newest="row")
+    return pending.join(done, on="item", how="left").filter(
+        pl.col("newest").is_null() | (pl.col("row") > pl.col("newest"))
+    )
 
 
 def _read_allocation(path: Path) -> pl.DataFrame:
-    try:
-        return pl.read_parquet(path).select(ROW_SCHEMA.names()).cast(ROW_SCHEMA)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise DamageError(
-            f"feature set {path.parents[1].name}: its allocation rows/{path.name} is damaged ({type(error).__name__}). "
-            "Restore it from a copy."
-        ) from error
+    count_rows(path)
+    return read_table(path, ROW_SCHEMA)
 
 
 def _length(path: Path) -> int:

@@ -4,6 +4,8 @@ Nothing here knows what the files mean. After a kill or a power loss a published
 killed process leaves behind are names that start with a dot and end in `.partial`, which no reader looks at and
 `radfs gc` removes. Files and folders take the permissions of the folder that they lie in, so that a store stays as
 private, or as shared, as its root was made.
+
+Of a store on object storage (`remote`) a put is what a rename is here, and put-if-absent what a link is.
 """
 
 import mmap
@@ -16,11 +18,12 @@ from contextlib import contextmanager
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from .process import identity
+from .remote import ObjectPath, StorePath
 
 if TYPE_CHECKING:
     import polars as pl
@@ -40,9 +43,12 @@ def partial_owner(path: Path) -> str:
     return path.name.removeprefix(".").partition(".")[0]
 
 
-def make_folder(folder: Path) -> Path:
+_P = TypeVar("_P", Path, ObjectPath)
+
+
+def make_folder(folder: _P) -> _P:
     """Make a folder and its parents with the permissions of the nearest one that exists; gives the folder back."""
-    if folder.is_dir():
+    if isinstance(folder, ObjectPath) or folder.is_dir():
         return folder
     make_folder(folder.parent)
     try:
@@ -54,8 +60,10 @@ def make_folder(folder: Path) -> Path:
     return folder
 
 
-def fsync_folder(folder: Path) -> None:
+def fsync_folder(folder: StorePath) -> None:
     """Make the names in `folder` durable (a rename alone is not)."""
+    if isinstance(folder, ObjectPath):
+        return
     fd = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -63,11 +71,14 @@ def fsync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-def write_synced(path: Path, chunks: Sequence[bytes | memoryview]) -> None:
+def write_synced(path: StorePath, chunks: Sequence[bytes | memoryview]) -> None:
     """Write a file under a name that nobody else uses, and make its bytes (not its name) durable.
 
     The chunks go to the system as they are, many at a time: no copy is made to join them.
     """
+    if isinstance(path, ObjectPath):
+        path.put(chunks)
+        return
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         mode = path.parent.stat().st_mode & 0o666
@@ -99,38 +110,69 @@ def _synced_partial(path: Path, chunks: Sequence[bytes | memoryview]) -> Iterato
     fsync_folder(path.parent)
 
 
-def write_atomic(path: Path, *chunks: bytes | memoryview) -> None:
+def write_atomic(path: StorePath, *chunks: bytes | memoryview) -> None:
     """Write `path`, replacing what stands there in one step."""
+    if isinstance(path, ObjectPath):
+        path.put(chunks)
+        return
     with _synced_partial(path, chunks) as partial:
         partial.replace(path)
 
 
-def write_new(path: Path, *chunks: bytes | memoryview) -> bool:
+def write_new(path: StorePath, *chunks: bytes | memoryview) -> bool:
     """Write `path` only if the name is free: returns False, and changes nothing, where it exists."""
+    if isinstance(path, ObjectPath):
+        return path.put_new(b"".join(chunks))
     with _synced_partial(path, chunks) as partial:
         try:
             # A link fails on an existing name, on NFS too, where a rename would replace it.
             path.hardlink_to(partial)
         except FileExistsError:
-            return False
+            # On NFS the reply may be lost and the call repeated: then the name is there, and it is ours.
+            return partial.stat().st_nlink > 1
     return True
 
 
-def map_file(path: Path) -> np.ndarray:
-    """A file's bytes, uint8, mapped for reading. Compare the length before touching any: a file may have been cut."""
+def map_file(path: StorePath) -> np.ndarray:
+    """A file's bytes, uint8, mapped for reading. Compare the length before touching any: a file may have been cut.
+
+    An object is read as it is now, past the cache (`cache.local_file` is the way through it).
+    """
+    if isinstance(path, ObjectPath):
+        return np.frombuffer(path.read_bytes(), np.uint8)
     with path.open("rb") as file:
         if os.fstat(file.fileno()).st_size == 0:
             return np.empty(0, np.uint8)
         return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), dtype=np.uint8)
 
 
-def remove(path: Path) -> bool:
+def remove(path: StorePath) -> bool:
     """Remove a file if it is there: whether it was."""
     try:
         path.unlink()
     except FileNotFoundError:
         return False
     return True
+
+
+def touch(path: StorePath) -> None:
+    """Move a file's time of change on.
+
+    Raises:
+        FileNotFoundError: it is gone.
+    """
+    if isinstance(path, ObjectPath):
+        path.put([path.read_bytes()])
+    else:
+        os.utime(path)
+
+
+def read_parquet(path: StorePath, columns: Sequence[str] | None = None) -> "pl.DataFrame":
+    """The rows of a Parquet file; with `columns` these alone."""
+    import polars as pl
+
+    source = BytesIO(path.read_bytes()) if isinstance(path, ObjectPath) else path
+    return pl.read_parquet(source, columns=None if columns is None else list(columns))
 
 
 def parquet_bytes(frame: "pl.DataFrame") -> bytes:
@@ -140,7 +182,7 @@ def parquet_bytes(frame: "pl.DataFrame") -> bytes:
     return buffer.getvalue()
 
 
-def write_parquet(path: Path, frame: "pl.DataFrame") -> None:
+def write_parquet(path: StorePath, frame: "pl.DataFrame") -> None:
     """`write_atomic` of a Parquet file."""
     write_atomic(path, parquet_bytes(frame))
 

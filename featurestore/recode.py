@@ -73,11 +73,16 @@ def recode(
 
 
 def recoded_layout(layout: FeatureLayout, preset: str) -> FeatureLayout:
-    """The layout of a set with these numbers in another precision."""
-    origin = layout.what.get("recoded_from", layout.codec.numbers)
-    what = {key: value for key, value in layout.what.items() if key != "recoded_from"}
-    if origin not in ("float32", get_codec(preset).numbers):
-        what["recoded_from"] = origin
+    """The layout of a set with these numbers in another precision.
+
+    `recoded_from` lists the precisions that the numbers went through on the way. Straight from float32 there are
+    none: that is what the encoder's own numbers would have become.
+    """
+    old, new = layout.codec.numbers, get_codec(preset).numbers
+    through = list(layout.what.get("recoded_from", []))
+    if old != new and (through or old != "float32"):
+        through.append(old)
+    what = {**layout.what, "recoded_from": through} if through else layout.what
     return replace(layout, what=what, dtype=preset)
 
 

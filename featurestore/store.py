@@ -8,8 +8,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from .cache import cache_folder
 from .errors import DataError, StoreError
 from .fsio import write_new
+from .remote import SCHEME, ObjectPath, StorePath, object_path
 
 FORMAT = 2
 """Version of everything on disk. A store of another version is refused, never guessed at."""
@@ -22,30 +24,31 @@ _PRIVATE, _GROUP = 0o700, 0o2770
 class Store:
     """An open store. Only a path: it holds no file open, so it may be shared by threads and sent to processes."""
 
-    root: Path
+    root: StorePath
 
     @property
     def catalog(self) -> Path:
-        """The DuckDB file: a cache for queries, never the truth."""
-        return self.root / "catalog.duckdb"
+        """The DuckDB file: a cache for queries, never the truth. Of a remote store every machine has its own."""
+        folder = cache_folder(self.root) if isinstance(self.root, ObjectPath) else self.root
+        return folder / "catalog.duckdb"
 
     @property
-    def items(self) -> Path:
+    def items(self) -> StorePath:
         """Images and reports that the store knows: `items/<dataset>/<part>.parquet`."""
         return self.root / "items"
 
     @property
-    def features(self) -> Path:
+    def features(self) -> StorePath:
         """Feature sets, one Zarr group each: `features/<encoder>@<key>`."""
         return self.root / "features"
 
     @property
-    def cohorts(self) -> Path:
+    def cohorts(self) -> StorePath:
         """Cohorts: `cohorts/<name>`."""
         return self.root / "cohorts"
 
     @property
-    def results(self) -> Path:
+    def results(self) -> StorePath:
         """Finished runs, in parts: `results/<part>`."""
         return self.root / "results"
 
@@ -54,24 +57,31 @@ def open_store(path: str | os.PathLike[str], *, create: bool = False, group: boo
     """Open the store at `path`; with `create`, make one where there is none.
 
     Args:
-        path: its folder.
+        path: its folder, or `s3://bucket/prefix` (see `remote`).
         create: make the store where there is none.
         group: of a store that is made, let the folder's group read and write it too. Otherwise its owner alone may.
 
     Raises:
         StoreError: there is no store, the folder holds something else, or the store has another format version.
-        DataError: `group` is asked of a store that is there already and private.
+        DataError: `group` is asked of a store that is there already and private, or of a remote one.
     """
-    root = Path(path).expanduser().absolute()
+    root = _root(path)
+    if group and isinstance(root, ObjectPath):
+        raise DataError(f"--group is for folders: who may read {root} is for the bucket's policy to say.")
     marker = root / _MARKER
     if not marker.is_file():
+        held = root.is_dir()  # of a bucket that is not there, says so
         if not create:
             raise StoreError(
                 f"no radfs store at {root}. Build a cohort first (`radfs cohort build --help`; it makes the store), "
                 "or name another store with --store or RADFS_STORE."
             )
-        _create(root, marker, _GROUP if group else _PRIVATE)
-    elif group and root.stat().st_mode & 0o070 != 0o070:
+        if root.exists() and not held or held and any(map(_is_strange, root.iterdir())):
+            raise StoreError(f"{root} exists and is not a radfs store. Name a new or an empty folder with --store.")
+        if isinstance(root, Path):
+            _make_root(root, _GROUP if group else _PRIVATE)
+        write_new(marker, json.dumps({"format": FORMAT}).encode())
+    elif group and isinstance(root, Path) and root.stat().st_mode & 0o070 != 0o070:
         raise DataError(
             f"the store at {root} is private, and files of it exist: --group decides when a store is made. Its owner "
             "can open it with: chgrp -R GROUP STORE && chmod -R g+rwX STORE && find STORE -type d -exec chmod g+s {} +"
@@ -80,21 +90,27 @@ def open_store(path: str | os.PathLike[str], *, create: bool = False, group: boo
     return Store(root)
 
 
-def _create(root: Path, marker: Path, mode: int) -> None:
-    if root.exists() and (not root.is_dir() or any(_is_strange(p) for p in root.iterdir())):
-        raise StoreError(f"{root} exists and is not a radfs store. Name a new or an empty folder with --store.")
+def _root(path: str | os.PathLike[str]) -> StorePath:
+    text = os.fspath(path)
+    if text.startswith(SCHEME):
+        return object_path(text)
+    if text.startswith(SCHEME[:-1]):
+        raise DataError(f"{text!r}: give the address of a remote store as a text, not as a pathlib.Path.")
+    return Path(path).expanduser().absolute()
+
+
+def _make_root(root: Path, mode: int) -> None:
     # What comes to lie here derives from patients: nobody else reads it unless its owner says so. Everything that is
     # made below takes the permissions of its folder (`fsio`).
     root.mkdir(parents=True, exist_ok=True)
     root.chmod(mode)
-    write_new(marker, json.dumps({"format": FORMAT}).encode())
 
 
-def _is_strange(path: Path) -> bool:
+def _is_strange(path: StorePath) -> bool:
     return path.name != _MARKER and not path.name.endswith(".partial")  # another process may be making it right now
 
 
-def _check_format(root: Path, marker: Path) -> None:
+def _check_format(root: StorePath, marker: StorePath) -> None:
     try:
         found = json.loads(marker.read_text())["format"]
     except (OSError, ValueError, KeyError, TypeError) as error:
