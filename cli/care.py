@@ -77,7 +77,8 @@ def gc(
     opened = open_store(store)
     report = collect(opened, dry_run=dry_run)
     for leftover in report.removed:
-        typer.echo(f"{leftover.bytes:>12,}  {leftover.path.relative_to(opened.root)}: {leftover.why}")
+        name = str(leftover.path).removeprefix(f"{opened.root}/")
+        typer.echo(f"{leftover.bytes:>12,}  {name}: {leftover.why}")
     verb = "would be removed" if dry_run else "removed"
     typer.echo(f"{len(report.removed)} leftovers, {report.bytes / 1e6:,.1f} MB {verb}")
 

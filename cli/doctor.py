@@ -94,13 +94,14 @@ def check_torch() -> Iterator[Finding]:
         yield ("ok", f"device: CPU, {torch.get_num_threads()} threads, {amx}; no GPU")
 
 
-def check_store(path: Path) -> Iterator[Finding]:
-    """The store, if there is one: its format, room on its disk, who can read it."""
+def check_store(path: str | Path) -> Iterator[Finding]:
+    """The store, if there is one: its format, room on its disk or for its cache, who can read it."""
     from featurestore.errors import RadfsError
+    from featurestore.remote import SCHEME, ObjectPath
     from featurestore.store import open_store
     from heads.catalog import open_catalog
 
-    if not path.exists():
+    if not str(path).startswith(SCHEME) and not Path(path).exists():
         yield ("ok", f"no store at {path} yet")
         return
     try:
@@ -109,8 +110,11 @@ def check_store(path: Path) -> Iterator[Finding]:
     except RadfsError as error:
         yield ("FAIL", str(error))
         return
-    free = shutil.disk_usage(opened.root).free / 1e9
-    yield ("ok" if free > 10 else "warn", f"store {opened.root}: {free:.0f} GB free on its disk")
+    free = shutil.disk_usage(opened.catalog.parent).free / 1e9
+    where = f"for its cache in {opened.catalog.parent}" if isinstance(opened.root, ObjectPath) else "on its disk"
+    yield ("ok" if free > 10 else "warn", f"store {opened.root}: {free:.0f} GB free {where}")
+    if isinstance(opened.root, ObjectPath):
+        return
     mode = opened.root.stat().st_mode & 0o077
     if mode:
         yield ("warn", f"the store can be read by others on this machine: chmod 700 {opened.root}")

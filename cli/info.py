@@ -4,28 +4,33 @@ import typer
 
 from .options import DEFAULT_STORE, StoreOption
 
-_QUESTIONS = {
+QUESTIONS = {
     "items": "SELECT dataset, modality, count(*) AS items FROM items GROUP BY ALL ORDER BY ALL",
     "cohorts": """
         SELECT c.cohort, c.task, c.n_samples AS samples, c.n_subjects AS subjects, c.licence
         FROM cohorts c ORDER BY c.cohort""",
     "feature sets": """
-        SELECT f.feature_set, f.modality, f.tokens, f.dim,
-            (SELECT count(*) FROM feature_rows r WHERE r.feature_set = f.feature_set AND state = 'done') AS done,
-            (SELECT count(*) FROM feature_rows r WHERE r.feature_set = f.feature_set AND state = 'failed') AS failed,
-            coalesce((SELECT sum(bytes) FROM shards s WHERE s.feature_set = f.feature_set), 0) / 1e6 AS megabytes,
-            f.licence
-        FROM feature_sets f ORDER BY f.feature_set""",
-    "coverage": """
-        SELECT s.cohort, f.feature_set, count(*) AS samples,
-            count(*) FILTER (WHERE r.state = 'done') AS with_tokens
+        SELECT f.feature_set, f.modality, f.stored_as, f.tokens, f.dim, s.view, coalesce(r.done, 0) AS done,
+            coalesce(r.failed, 0) AS failed, coalesce(s.megabytes, 0) AS megabytes, f.licence
         FROM feature_sets f
-        CROSS JOIN (SELECT * FROM samples SEMI JOIN cohorts USING (cohort, cohort_key)) s
-        LEFT JOIN feature_rows r ON r.feature_set = f.feature_set
+        LEFT JOIN (SELECT feature_set, view, sum(bytes) / 1e6 AS megabytes FROM shards GROUP BY ALL) s USING (feature_set)
+        LEFT JOIN (
+            SELECT feature_set, view, count(*) FILTER (state = 'done') AS done,
+                count(*) FILTER (state = 'failed') AS failed
+            FROM feature_rows GROUP BY ALL
+        ) r ON r.feature_set = s.feature_set AND r.view = s.view
+        ORDER BY f.feature_set, s.view""",
+    "coverage": """
+        SELECT s.cohort, r.feature_set, any_value(c.n_samples) AS samples, count(*) AS with_tokens
+        FROM samples s
+        JOIN cohorts c USING (cohort, cohort_key)
+        JOIN feature_sets f ON true
+        JOIN feature_rows r ON r.feature_set = f.feature_set AND r.view = 0 AND r.state = 'done'
             AND r.item = CASE f.modality WHEN 'image' THEN s.image ELSE s.text END
-        GROUP BY ALL HAVING with_tokens > 0 ORDER BY ALL""",
+        GROUP BY ALL ORDER BY ALL""",
     "runs": "SELECT cohort, method, backbone, text_encoder, count(*) AS runs FROM results GROUP BY ALL ORDER BY ALL",
 }
+"""What the store holds, by title. Views from 1 on are augmented ones of the same items: coverage is of view 0."""
 
 
 def info(*, store: StoreOption = DEFAULT_STORE) -> None:
@@ -42,7 +47,7 @@ def info(*, store: StoreOption = DEFAULT_STORE) -> None:
     catalog = open_catalog(opened)
     catalog.fold()
     typer.echo(f"store {opened.root} (format {FORMAT})")
-    for title, sql in _QUESTIONS.items():
+    for title, sql in QUESTIONS.items():
         frame = catalog.query(sql)
         typer.echo(f"\n{title}")
         if frame.is_empty():

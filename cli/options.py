@@ -6,10 +6,16 @@ from typing import Annotated
 import typer
 
 StoreOption = Annotated[
-    Path,
-    typer.Option("--store", envvar="RADFS_STORE", help="The store's folder.", show_default="./radfs-store"),
+    str,
+    typer.Option(
+        "--store",
+        envvar="RADFS_STORE",
+        metavar="FOLDER",
+        help="The store's folder, or s3://bucket/prefix.",
+        show_default="./radfs-store",
+    ),
 ]
-DEFAULT_STORE = Path("radfs-store")
+DEFAULT_STORE = "radfs-store"
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one array of objects.")]
 CsvOption = Annotated[bool, typer.Option("--csv", help="Print CSV.")]

@@ -7,13 +7,13 @@ A builder makes rows and a flow, drafts a cohort from them (`draft_cohort`, noth
 import filecmp
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from featurestore.errors import DamageError, DataError, StoreError
 from featurestore.items import ITEM_SCHEMA, add_items, list_items, text_hash
+from featurestore.remote import StorePath
 from featurestore.store import Store
 
 from .cohort import SAMPLE_SCHEMA, Cohort, check_name, cohort_key, folder, list_cohorts, load_cohort, save_cohort
@@ -70,7 +70,7 @@ class BuildReport:
     flow: tuple[FlowStep, ...]
     excluded: Mapping[str, tuple[str, ...]]
     notes: tuple[str, ...]
-    excluded_path: Path
+    excluded_path: StorePath
 
     def lines(self) -> list[str]:
         """The report for printing: counts, exclusions with the first ids of each step, notes."""
@@ -206,10 +206,12 @@ def _refuse_other_items(store: Store, items: pl.DataFrame) -> None:
 
     An image may lie elsewhere than before, for a folder may move; as long as its old file is there, the bytes count.
     """
-    known = list_items(store).select("modality", "item", known_path="path", known_text="text_sha256")
+    known = list_items(store, only=items["item"].to_list())
+    known = known.select("modality", "item", known_path="path", known_text="text_sha256")
     both = items.join(known, on=["modality", "item"])
     hashes = pl.Series("sha256", [None if t is None else text_hash(t) for t in both["text"]], dtype=pl.String)
-    texts = both.with_columns(hashes).filter((pl.col("modality") == "text") & (pl.col("sha256") != pl.col("known_text")))
+    other = pl.col("sha256") != pl.col("known_text")
+    texts = both.with_columns(hashes).filter((pl.col("modality") == "text") & other)
     moved = both.filter((pl.col("modality") == "image") & (pl.col("path") != pl.col("known_path")))
     images = [row["item"] for row in moved.iter_rows(named=True) if _other_bytes(row["known_path"], row["path"])]
     for kind, other in (("report", texts["item"].to_list()), ("image", images)):

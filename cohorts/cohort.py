@@ -12,14 +12,14 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from featurestore.errors import DamageError, DataError, StoreError, unknown_name
-from featurestore.fsio import write_atomic, write_parquet
+from featurestore.fsio import read_parquet, write_atomic, write_parquet
 from featurestore.keys import content_key
+from featurestore.remote import StorePath
 from featurestore.store import Store
 
 from .flow import EXCLUDED_SCHEMA, FLOW_SCHEMA
@@ -170,7 +170,7 @@ def load_excluded(store: Store, name: str) -> pl.DataFrame:
     return _read(store, name, read_pointer(store, name)["key"], "excluded", EXCLUDED_SCHEMA)
 
 
-def folder(store: Store, name: str, key: str) -> Path:
+def folder(store: Store, name: str, key: str) -> StorePath:
     """Where the Parquet files of one version of a cohort lie."""
     return store.cohorts / name / key
 
@@ -215,7 +215,7 @@ def read_pointer(store: Store, name: str) -> dict[str, Any]:
     return parse_pointer(path)
 
 
-def parse_pointer(path: Path) -> dict[str, Any]:
+def parse_pointer(path: StorePath) -> dict[str, Any]:
     """Read and check one `cohort.json`."""
     try:
         pointer = json.loads(path.read_bytes())
@@ -235,15 +235,15 @@ def parse_pointer(path: Path) -> dict[str, Any]:
 def _read(store: Store, name: str, key: str, what: str, schema: pl.Schema) -> pl.DataFrame:
     path = folder(store, name, key) / f"{what}.parquet"
     try:
-        return pl.read_parquet(path).select(schema.names()).cast(schema)
+        return read_parquet(path).select(schema.names()).cast(schema)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise DamageError(
             f"{path} cannot be read ({type(error).__name__}). Build cohort {name!r} again with --replace."
         ) from error
 
 
-def _holds(path: Path, frame: pl.DataFrame) -> bool:
+def _holds(path: StorePath, frame: pl.DataFrame) -> bool:
     try:
-        return path.is_file() and pl.read_parquet(path).equals(frame)
+        return path.is_file() and read_parquet(path).equals(frame)
     except (OSError, pl.exceptions.PolarsError):
         return False

@@ -71,7 +71,7 @@ def _coverage_lines(store: Store, cohort: Cohort) -> Iterator[str]:
     feature_sets = list_feature_sets(store)
     for feature_set in feature_sets:
         ids = cohort.samples[feature_set.modality].drop_nulls().unique()
-        items = list_items(store, modality=feature_set.modality).filter(pl.col("item").is_in(ids.implode()))
+        items = list_items(store, modality=feature_set.modality, only=ids.to_list())
         states = dict(feature_set.status(items)["state"].value_counts().iter_rows())
         parts = [f"{states.get('done', 0):,} of {len(ids):,} {feature_set.modality}s"]
         parts += [f"{n:,} {state}" for state, n in sorted(states.items()) if state != "done"]

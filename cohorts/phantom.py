@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from featurestore.copies import store_folder
 from featurestore.errors import DataError
 from featurestore.fsio import publish_folder
 from featurestore.keys import content_key, stream_seed
@@ -91,6 +92,8 @@ def build_phantom(
 ) -> BuildReport:
     """Make a phantom cohort; its images go to `<store>/phantom/<name>/images/`. See `PhantomSpec` for the knobs.
 
+    Images are files: those of a remote store go to this machine's folder for it (`featurestore.copies`).
+
     Args:
         store: where it goes.
         name: the cohort's name.
@@ -109,7 +112,8 @@ def build_phantom(
         "drawing": VERSION,
         **{k: v for k, v in asdict(spec).items() if k not in ("kind", "text_signal", "without_text")},
     }
-    images = store.root / "phantom" / name / "images" / content_key(recipe)
+    folder = store.root if isinstance(store.root, Path) else store_folder(store.root)
+    images = folder / "phantom" / name / "images" / content_key(recipe)
     rows = patients.with_columns(
         pl.format("{}/{}.png", pl.lit(str(images)), "id").alias("image_path"), pl.lit(None).alias("study")
     ).select(ROW_SCHEMA.names())
@@ -122,6 +126,7 @@ def build_phantom(
         classes=_CLASSES[spec.kind],
         test_share=test_share,
         licence="CC0-1.0 (synthetic)",
+        notes=() if folder is store.root else (f"its images are on this machine alone: {images}",),
         recipe=recipe,
     )
 

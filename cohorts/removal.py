@@ -1,6 +1,6 @@
 """Taking a cohort out of a store."""
 
-from featurestore.removal import remove_folder
+from featurestore.fsio import remove_folder
 from featurestore.store import Store
 
 from .cohort import read_pointer

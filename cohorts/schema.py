@@ -1,16 +1,16 @@
 """The catalog's tables of cohorts, samples and splits. Public: `docs/schema.md` is made from these."""
 
 import json
-from pathlib import Path
 
 import polars as pl
 
 from featurestore.catalog import Column, Table
+from featurestore.remote import StorePath
 
 from .cohort import parse_pointer
 
 
-def _load_cohort(path: Path) -> pl.DataFrame:
+def _load_cohort(path: StorePath) -> pl.DataFrame:
     pointer = parse_pointer(path)
     counts = pointer["counts"]
     return pl.DataFrame(

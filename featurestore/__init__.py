@@ -3,6 +3,7 @@
 Names load when they are first asked for, so that importing one light part never loads Polars or torch.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,10 @@ if TYPE_CHECKING:
     from .items import add_items, list_items
     from .reader import Features, open_features
     from .store import Store, open_store
+
+# Nothing is sent anywhere about what is done with patients' data: Hugging Face's libraries read these when they load.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("DO_NOT_TRACK", "1")
 
 __all__ = [
     "ExtractReport",

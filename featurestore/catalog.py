@@ -1,18 +1,20 @@
 """The catalog: a DuckDB file that mirrors the truth files, so that all of a store answers SQL.
 
-It is a cache. `fold` brings it up to date from the truth files; deleting it loses nothing. Every row remembers which
-file it came from, so a file that changed or went takes its rows with it. What tables there are is said by the
-packages that own them (`schema.py` of each): nothing here knows what a cohort or a run is.
+It is a cache. `fold` brings it up to date from the truth files (`folding` says how); deleting it loses nothing. What
+tables there are is said by the packages that own them (`schema.py` of each): nothing here knows what a cohort or a run
+is.
 
 DuckDB lets no second process read while one has the file open for writing, and an idle reader blocks a writer. So
 connections are short: open, one transaction or query, close, and wait a little where somebody else holds the file.
+Who may not write the store folds into a copy of the catalog in the own cache folder.
 """
 
 import os
 import random
+import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,42 +22,33 @@ from typing import Any
 import duckdb
 import polars as pl
 
-from .errors import DamageError, DataError, StoreError
+from .copies import store_folder
+from .errors import DataError, StoreError
+from .folding import FILES, Column, Fold, Table, folded
+from .fsio import partial_name
 from .keys import content_key
+from .listing import Listing, list_truth, loses
 from .store import Store
+
+_VERSION = 2
+"""Of what the tables hold, where neither their columns nor their rules show that it changed."""
 
 _BUSY_WORDS = ("Could not set lock", "Conflicting lock")
 _STORAGE_VERSION = "v1.5.0"  # so that DuckDB 1.5 opens the file too
+_QUESTIONS = ("SELECT", "EXPLAIN", "MULTI")
+"""Kinds of statement that `query` takes, as DuckDB calls them; MULTI is a PIVOT. SHOW and DESCRIBE are SELECTs."""
+
+_LOCKED: dict[str, Any] = {
+    "enable_external_access": "false",
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "python_enable_replacements": "false",
+    "lock_configuration": "true",
+}
 
 
-@dataclass(frozen=True)
-class Column:
-    """One column: its DuckDB type, and what it means with its unit (it goes to docs/schema.md)."""
-
-    name: str
-    type: str
-    comment: str
-
-
-@dataclass(frozen=True)
-class Table:
-    """One table and the truth files that it mirrors.
-
-    Attributes:
-        truth: glob below the store's root.
-        load: one truth file as a frame with these columns; None where the file is such a Parquet file itself.
-        unique_by: rows whose value another file brought already are skipped: for content-addressed rows, of which
-            two processes may have written the same.
-        newest_by: rows of a later file (in the order of names) replace those with the same values here.
-    """
-
-    name: str
-    comment: str
-    columns: tuple[Column, ...]
-    truth: str
-    load: Callable[[Path], pl.DataFrame] | None = None
-    unique_by: str | None = None
-    newest_by: tuple[str, ...] | None = None
+class _BusyError(StoreError):
+    """Another process held the catalog for too long."""
 
 
 @dataclass(frozen=True)
@@ -75,24 +68,52 @@ class Catalog:
         self.store = store
         self.tables = tuple(tables)
         self.views = tuple(views)
-        self._ddl = [*_table_ddl(self.tables), *[f"CREATE VIEW {v.name} AS {v.sql}" for v in self.views]]
+        self._file: Path | None = None
+        self._ddl = [
+            *[statement for table in self.tables for statement in table.statements()],
+            *[f"CREATE VIEW {v.name} AS {v.sql}" for v in self.views],
+        ]
 
     def fold(self, *, wait_s: float = 30.0) -> None:
         """Bring the catalog up to date with the truth files.
 
         Raises:
             StoreError: another process held the catalog for all of `wait_s`, or the file is no catalog.
+            DamageError: a truth file cannot be read.
         """
-        if self._is_current(self._listing(), wait_s):
+        listing, shared = self._listing(), self.store.catalog
+        if self._may_write():
+            if not self._is_current(shared, listing, wait_s):
+                self._update(shared, listing, wait_s)
+            self._file = shared
             return
-        with self._open(wait_s, read_only=False) as connection:
-            # Listed anew under the lock: by an older listing, what another process folded meanwhile would look gone.
-            listing = self._listing()
-            connection.execute("BEGIN")
-            self._prepare(connection)
-            for table in self.tables:
-                _fold_table(connection, table, self.store.root, listing[table.name])
-            connection.execute("COMMIT")
+        with suppress(StoreError):
+            if self._is_current(shared, listing, wait_s):
+                self._file = shared
+                return
+        private = self._copy(wait_s)
+        if not self._is_current(private, listing, wait_s):
+            self._update(private, listing, wait_s)
+        self._file = private
+
+    def rebuild(self, *, wait_s: float = 30.0) -> None:
+        """Make the catalog anew from the truth files alone, beside the old one, which answers until it is replaced.
+
+        Raises:
+            StoreError: the store is read-only, or others read or wrote the old catalog for all of `wait_s`.
+            DamageError: a truth file cannot be read; the old catalog stays.
+        """
+        shared = self.store.catalog
+        if not self._may_write():
+            raise StoreError(f"the store {self.store.root} is read-only for you: its catalog cannot be made anew.")
+        fresh = partial_name(shared)
+        try:
+            self._update(fresh, self._listing(), wait_s)
+            self._replace(shared, fresh, wait_s)
+        finally:
+            fresh.unlink(missing_ok=True)
+            _log(fresh).unlink(missing_ok=True)
+        self._file = shared
 
     def query(self, sql: str, params: Sequence[Any] = (), *, wait_s: float = 30.0) -> pl.DataFrame:
         """The rows of one SELECT. Cannot write, attach, read or write other files, or reach the network.
@@ -101,10 +122,16 @@ class Catalog:
             DataError: the SQL is refused; says why.
             StoreError: another process held the catalog for all of `wait_s`.
         """
-        with self._open(wait_s, read_only=True) as connection:
+        if self._file is None and not self.store.catalog.exists():
+            self.fold(wait_s=wait_s)
+        with self._open(self._file or self.store.catalog, wait_s, read_only=True) as connection:
             try:
-                if len(connection.extract_statements(sql)) != 1:
+                statements = connection.extract_statements(sql)
+                if len(statements) != 1:
                     raise DataError("ask one question at a time: the SQL holds none, or several statements.")
+                kind = statements[0].type.name
+                if kind not in _QUESTIONS:
+                    raise DataError(f"SQL refused: {kind} is no question: {sql.strip()[:80]!r}. Ask with SELECT.")
                 relation = connection.sql(sql, params=list(params) or None)
                 if relation is None:
                     raise DataError(f"the statement returns no rows: {sql.strip()[:80]!r}. Ask with SELECT.")
@@ -119,30 +146,50 @@ class Catalog:
 
     @property
     def _format(self) -> str:
-        return content_key(self._ddl)
+        return content_key([_VERSION, self._ddl, [table.rule for table in self.tables]])
 
-    def _listing(self) -> dict[str, dict[str, str]]:
-        """Truth files of every table: stamp by path relative to the root, in the order of names."""
-        listing: dict[str, dict[str, str]] = {}
-        for table in self.tables:
-            stats = [(p, p.stat()) for p in sorted(self.store.root.glob(table.truth))]
-            listing[table.name] = {
-                p.relative_to(self.store.root).as_posix(): f"{s.st_size}:{s.st_mtime_ns}" for p, s in stats
-            }
-        return listing
+    def _listing(self) -> Listing:
+        return list_truth(self.store.root, [table.truth for table in self.tables])
 
-    def _is_current(self, listing: dict[str, dict[str, str]], wait_s: float) -> bool:
-        if not self.store.catalog.exists():
+    def _may_write(self) -> bool:
+        """Whether this process may write the store's catalog; of a remote store every machine has its own."""
+        root, file = self.store.root, self.store.catalog
+        if not isinstance(root, Path):
+            return True
+        return os.access(root, os.W_OK) and (not file.exists() or os.access(file, os.W_OK))
+
+    def _copy(self, wait_s: float) -> Path:
+        """This user's own catalog of the store: to begin with a copy of the store's, which saves making all anew."""
+        private = store_folder(self.store.root) / "catalog.duckdb"
+        if not private.exists() and self.store.catalog.exists():
+            partial = partial_name(private)
+            with suppress(StoreError, OSError), self._open(self.store.catalog, wait_s, read_only=True):
+                shutil.copyfile(self.store.catalog, partial)  # nobody writes it meanwhile
+                partial.chmod(0o600)
+                partial.replace(private)
+            partial.unlink(missing_ok=True)
+        return private
+
+    def _is_current(self, file: Path, listing: Listing, wait_s: float) -> bool:
+        if not file.exists():
             return False
-        with self._open(wait_s, read_only=True) as connection:
+        with self._open(file, wait_s, read_only=True) as connection:
             try:
                 if connection.execute("SELECT format FROM truth.format").fetchall() != [(self._format,)]:
                     return False
-                rows = connection.execute('SELECT "table", path, stamp FROM truth.files').fetchall()
+                return folded(connection) == {truth: files for truth, files in listing.items() if files}
             except duckdb.CatalogException:
                 return False
-        folded = {(t, p): s for t, p, s in rows}
-        return folded == {(t, p): s for t, files in listing.items() for p, s in files.items()}
+
+    def _update(self, file: Path, listing: Listing, wait_s: float) -> None:
+        with self._open(file, wait_s, read_only=False) as connection:
+            connection.execute("BEGIN")
+            self._prepare(connection)
+            if loses(folded(connection), listing):
+                # By a listing from before the lock, what another process folded meanwhile would look gone.
+                listing = self._listing()
+            Fold(connection, self.tables, self.store.root).run(listing)
+            connection.execute("COMMIT")
 
     def _prepare(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Make the tables; where they were made by another version of the schema, make everything anew."""
@@ -153,107 +200,53 @@ class Catalog:
             "SELECT table_schema, table_name, table_type FROM information_schema.tables"
         ).fetchall():
             connection.execute(f'DROP {"VIEW" if kind == "VIEW" else "TABLE"} IF EXISTS "{schema}"."{name}" CASCADE')
-        for statement in self._ddl:
+        for statement in (FILES, *self._ddl, "CREATE TABLE truth.format (format TEXT)"):
             connection.execute(statement)
-        connection.execute("CREATE TABLE truth.format (format TEXT)")
         connection.execute("INSERT INTO truth.format VALUES (?)", [self._format])
 
+    def _replace(self, shared: Path, fresh: Path, wait_s: float) -> None:
+        """Put a new catalog in the place of the old one, while nobody else has that open."""
+        try:
+            with self._open(shared, wait_s, read_only=False) as connection:
+                connection.execute("CHECKPOINT")  # a log that a killed process left would not fit the new file
+                fresh.replace(shared)
+        except _BusyError:
+            raise
+        except StoreError:  # what stands there is no catalog
+            _log(shared).unlink(missing_ok=True)
+            fresh.replace(shared)
+
     @contextmanager
-    def _open(self, wait_s: float, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
-        config: dict[str, str | bool | int | float | list[str]] = {"storage_compatibility_version": _STORAGE_VERSION}
-        if read_only:
-            config = {"enable_external_access": "false", "lock_configuration": "true"}
+    def _open(self, file: Path, wait_s: float, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
+        config: dict[str, Any] = dict(_LOCKED) if read_only else {"storage_compatibility_version": _STORAGE_VERSION}
+        if file == self.store.catalog and not self._may_write():
+            config["temp_directory"] = str(store_folder(self.store.root) / "spill")
         deadline = time.monotonic() + wait_s
+        is_new = not file.exists()
         while True:
             try:
-                connection = duckdb.connect(str(self.store.catalog), read_only=read_only, config=config)
+                connection = duckdb.connect(str(file), read_only=read_only, config=config)
                 break
             except duckdb.Error as error:
-                if not os.access(self.store.root, os.W_OK):
-                    raise StoreError(
-                        f"the store {self.store.root} is read-only for you, and its catalog is missing or behind. Run "
-                        "`radfs info` once as somebody who may write there."
-                    ) from error
                 if not any(word in str(error) for word in _BUSY_WORDS):
                     raise StoreError(
-                        f"{self.store.catalog} cannot be opened ({str(error).splitlines()[0]}). It is a cache: "
+                        f"{file} cannot be opened ({str(error).splitlines()[0]}). It is a cache: "
                         "delete it, and the next command makes it anew from the truth files."
                     ) from error
                 if time.monotonic() > deadline:
-                    raise StoreError(
-                        f"another process has held {self.store.catalog} for {wait_s:.0f} s. Try again, or close it "
+                    raise _BusyError(
+                        f"another process has held {file} for {wait_s:.0f} s. Try again, or close it "
                         "(a DuckDB shell on the file blocks radfs)."
                     ) from error
                 time.sleep(random.uniform(0.01, 0.05))
         try:
+            if is_new:  # as private, or as shared, as the folder that it lies in
+                file.chmod(file.parent.stat().st_mode & 0o666)
             yield connection
         finally:
             connection.close()
 
 
-def _table_ddl(tables: Sequence[Table]) -> list[str]:
-    statements = [
-        "CREATE SEQUENCE IF NOT EXISTS truth.file_numbers",
-        "CREATE TABLE truth.files "
-        "(number BIGINT DEFAULT nextval('truth.file_numbers'), \"table\" TEXT, path TEXT, stamp TEXT)",
-    ]
-    for table in tables:
-        columns = ", ".join(f'"{c.name}" {c.type}' for c in table.columns)
-        names = ", ".join(f'"{c.name}"' for c in table.columns)
-        statements += [
-            f'CREATE TABLE truth."{table.name}" ({columns}, file_number BIGINT)',
-            f'CREATE VIEW "{table.name}" AS SELECT {names} FROM truth."{table.name}"',
-        ]
-    return statements
-
-
-def _fold_table(connection: duckdb.DuckDBPyConnection, table: Table, root: Path, files: dict[str, str]) -> None:
-    rows = connection.execute('SELECT path, stamp FROM truth.files WHERE "table" = ?', [table.name]).fetchall()
-    folded = dict(rows)
-    if any(files.get(path) != stamp for path, stamp in folded.items()) or _comes_late(table, files, folded):
-        # Which rows others had yielded to it, or it would have to yield, cannot be told: the table is made anew.
-        connection.execute(f'DELETE FROM truth."{table.name}"')
-        connection.execute('DELETE FROM truth.files WHERE "table" = ?', [table.name])
-        folded = {}
-    for path, stamp in files.items():
-        if path not in folded:
-            _insert(connection, table, _load(table, root / path), path, stamp)
-
-
-def _comes_late(table: Table, files: dict[str, str], folded: dict[str, str]) -> bool:
-    """Whether a new file stands, in the order of names, before one of its folder whose rows would be newer."""
-    if table.newest_by is None:
-        return False
-    last: dict[str, str] = {}
-    for path in folded:
-        folder = path.rpartition("/")[0]
-        last[folder] = max(path, last.get(folder, ""))
-    return any(path < last.get(path.rpartition("/")[0], "") for path in files if path not in folded)
-
-
-def _load(table: Table, path: Path) -> pl.DataFrame:
-    """One truth file as rows of its table."""
-    try:
-        frame = pl.read_parquet(path) if table.load is None else table.load(path)
-        return frame.select([c.name for c in table.columns])
-    except (OSError, pl.exceptions.PolarsError, KeyError, ValueError) as error:
-        raise DamageError(
-            f"{path.parent.name}/{path.name} cannot be read for the table {table.name} ({type(error).__name__}): "
-            f"the file is damaged. Move {path} away, and make it anew with the command that made it."
-        ) from error
-
-
-def _insert(connection: duckdb.DuckDBPyConnection, table: Table, incoming: pl.DataFrame, path: str, stamp: str) -> None:
-    number = connection.execute(
-        'INSERT INTO truth.files ("table", path, stamp) VALUES (?, ?, ?) RETURNING number', [table.name, path, stamp]
-    ).fetchall()[0][0]
-    connection.register("incoming", incoming)
-    target = f'truth."{table.name}"'
-    skip = ""
-    if table.unique_by is not None:
-        skip = f'WHERE "{table.unique_by}" NOT IN (SELECT "{table.unique_by}" FROM {target})'
-    if table.newest_by is not None:
-        same = " AND ".join(f't."{c}" = incoming."{c}"' for c in table.newest_by)
-        connection.execute(f"DELETE FROM {target} t USING incoming WHERE {same}")
-    connection.execute(f"INSERT INTO {target} SELECT *, {number} FROM incoming {skip}")
-    connection.unregister("incoming")
+def _log(file: Path) -> Path:
+    """Where DuckDB keeps what it has not put into the file itself yet."""
+    return file.with_name(f"{file.name}.wal")

@@ -11,22 +11,24 @@ A claim is taken over at once where its process is known to be dead, else when i
 """
 
 import contextlib
-import os
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from .errors import StoreError
 from .featureset import FeatureSet, ShardPlan
-from .fsio import remove, write_new
+from .fsio import remove, touch, write_new
 from .process import identity, is_alive
+from .remote import ObjectPath, StorePath
 
 LEASE_SECONDS = 60.0
 _POLL_SECONDS = 0.2
+_REMOTE_POLL_SECONDS = 2.0
+"""Every look at a remote store costs."""
 
 
 class Claims:
@@ -43,8 +45,8 @@ class Claims:
         self._set = feature_set
         self._lease_s = lease_s
         self._me = f"{identity()}/{uuid.uuid4().hex[:8]}"
-        self._held: dict[tuple[int, int], Path] = {}
-        self._seen: dict[Path, tuple[int, float]] = {}
+        self._held: dict[tuple[int, int], StorePath] = {}
+        self._seen: dict[StorePath, tuple[int, float]] = {}
         self._guard = threading.Lock()
         self._stop = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="claims", daemon=True)
@@ -78,7 +80,7 @@ class Claims:
                 else:
                     later.append(plan)
             if len(later) == len(waiting):
-                time.sleep(_POLL_SECONDS)
+                time.sleep(_REMOTE_POLL_SECONDS if isinstance(self._set.path, ObjectPath) else _POLL_SECONDS)
             waiting = later
 
     def take(self, view: int, shard: int) -> bool:
@@ -103,7 +105,7 @@ class Claims:
             path = self._held.pop((view, shard), None)
         if path is not None:
             for claim in claims_of(self._set, view, shard):
-                if claim.path <= path:
+                if claim.path.name <= path.name:
                     remove(claim.path)
 
     def _is_over(self, claim: "Claim") -> bool:
@@ -122,15 +124,16 @@ class Claims:
             with self._guard:
                 held = list(self._held.values())
             for path in held:
-                with contextlib.suppress(OSError):  # taken over and removed: the record will decide
-                    os.utime(path)
+                # Taken over and removed, or a server out of reach: the record will decide.
+                with contextlib.suppress(OSError, StoreError):
+                    touch(path)
 
 
 @dataclass(frozen=True)
 class Claim:
     """One claim file: shard, generation, and the time of change that its holder moves on."""
 
-    path: Path
+    path: StorePath
     view: int
     shard: int
     generation: int

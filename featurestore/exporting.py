@@ -29,11 +29,12 @@ from .fsio import fsync_folder
 from .reader import Features, open_features
 from .store import Store
 
-_BATCH_BYTES = 64 * 2**20
+_BATCH_BYTES = 16 * 2**20
+"""Of one batch. Writing nested lists as Parquet takes ten times as much for a moment."""
 
 _OPEN_LICENCE = re.compile(
     r"(CC0|CC-BY|CC-BY-SA|CC-BY-ND|CC-BY-NC|CC-BY-NC-SA|CC-BY-NC-ND|PDDL|ODC-BY|ODBL|APACHE|BSD-2-CLAUSE|BSD-3-CLAUSE)"
-    r"([- ]\d\.\d)?|MIT|PUBLIC DOMAIN"
+    r"(-\d\.\d)?|MIT|PUBLIC-DOMAIN"
 )
 """What anybody may pass on, if under conditions. Matched as a whole: what is added to it may take it back."""
 
@@ -121,7 +122,7 @@ def export_features(
 def is_open(licence: str) -> bool:
     """Whether a licence, as somebody stated it, is known to let anybody pass the data on."""
     stated = licence.strip().upper().removesuffix("(SYNTHETIC)").strip()
-    return _OPEN_LICENCE.fullmatch(stated) is not None
+    return _OPEN_LICENCE.fullmatch(re.sub(r"[\s_]+", "-", stated)) is not None
 
 
 def _target(out: str) -> tuple[Path, type[Writer]]:

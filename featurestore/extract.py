@@ -174,12 +174,12 @@ def resolve_device(name: str) -> str:
 
 def wanted_items(store: Store, spec: EncoderSpec, items: Sequence[str] | None) -> pl.DataFrame:
     """The items to embed, columns of `STORED_SCHEMA`: these, or all of the encoder's modality. Errors as above."""
-    known = list_items(store, modality=spec.modality)
+    known = list_items(store, modality=spec.modality, only=items)
     if items is not None:
         ids = pl.DataFrame({"item": list(dict.fromkeys(items))}, schema={"item": pl.String})
         strange = ids.join(known, on="item", how="anti")["item"]
         if len(strange):
-            raise unknown_name(f"{spec.modality} item", strange[0], known["item"])
+            raise unknown_name(f"{spec.modality} item", strange[0], list_items(store, modality=spec.modality)["item"])
         known = ids.join(known, on="item", how="left", maintain_order="left").select(known.columns)
     if items is not None and known.is_empty():
         raise DataError(

@@ -16,16 +16,17 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 import polars as pl
 
 from .errors import DamageError, DataError, unknown_name
-from .fsio import parquet_bytes, write_atomic, write_new
+from .fsio import names, parquet_bytes, write_atomic, write_new
 from .index import RowIndex
 from .layout import FeatureLayout
 from .records import COMMIT_SCHEMA, Record, read_record, record_file
+from .remote import StorePath
 from .sources import ABSENT_SOURCE, same_sources, source_stamp
 from .store import Store
 from .tables import append_table, count_rows, numbered, read_log, read_table
@@ -37,6 +38,7 @@ STAMP_SCHEMA = pl.Schema({"row": pl.Int64, "content": pl.String, "stamp": pl.Str
 DROP_SCHEMA = pl.Schema({"row": pl.Int64, "view": pl.Int64, "item": pl.String, "reason": pl.String})
 
 _VIEW = re.compile(r"[0-9]{1,4}")
+_FEW_SHARDS = 8
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class ShardPlan:
 class Allocation:
     """Rows given to items at once: shards from `first` up to, not including, `end`."""
 
-    path: Path
+    path: StorePath
     first: int
     end: int
 
@@ -62,7 +64,7 @@ class Allocation:
 class FeatureSet:
     """One encoder's tokens in a store; `name` is `encoder@key`."""
 
-    path: Path
+    path: StorePath
     layout: FeatureLayout
 
     @property
@@ -130,14 +132,19 @@ class FeatureSet:
         for shard in self.decided(view):
             yield self.record(view, shard)
 
-    def data_file(self, record: Record, name: str) -> Path:
+    def data_file(self, record: Record, name: str) -> StorePath:
         """Where a file of a committed shard lies: under its own name, or still where its maker staged it.
 
         As long as it is staged, what stands under its own name is nobody's. It is renamed from the one to the other
-        at any time: who finds nothing looks again.
+        at any time: who finds nothing looks again. A staged file of another size came with a copy that was made while
+        the shard was written.
         """
         staged = self.path / record.staged_file(name)
-        return staged if staged.exists() else self.path / name
+        try:
+            whole = staged.stat().st_size == record.files[name]["bytes"]
+        except FileNotFoundError:
+            whole = False
+        return staged if whole else self.path / name
 
     def committed(self, view: int = 0, items: pl.Series | None = None) -> pl.DataFrame:
         """The newest committed row of every item (of these): columns of `COMMIT_SCHEMA`, state done or failed."""
@@ -178,7 +185,7 @@ class FeatureSet:
                 return rows.filter(pl.col("row") // self.layout.shard_rows == shard)["item"].to_list()
         return []
 
-    def _end(self, last: Path) -> int:
+    def _end(self, last: StorePath) -> int:
         return int(last.stem) + -(-count_rows(last) // self.layout.shard_rows)
 
     def status(self, items: pl.DataFrame, view: int = 0) -> pl.DataFrame:
@@ -204,15 +211,21 @@ class FeatureSet:
         frame = items.join(committed, on="item", how="left", maintain_order="left").with_columns(
             pl.Series("stamp_now", [source_stamp(path) for path in items["path"]], dtype=pl.String)
         )
-        lost = {s for s in frame["shard"].unique().drop_nulls() if not self._has_files(view, s)}
-        counts = same_sources(frame) & ~frame["shard"].is_in(list(lost))
+        lost = self._lost(view, frame["shard"].unique().drop_nulls().to_list())
+        counts = same_sources(frame) & ~frame["shard"].is_in(lost)
         return frame.with_columns(state=pl.when(counts).then("state").otherwise(pl.lit("missing")))
 
-    def _has_files(self, view: int, shard: int) -> bool:
-        if all((self.path / array.shard_file(shard)).exists() for array in self.layout.arrays(view)):
-            return True
-        record = self.record(view, shard)  # an image array of a shard in which every item failed has a file too
-        return all(self.data_file(record, name).exists() for name in record.files)
+    def _lost(self, view: int, shards: list[int]) -> list[int]:
+        """Those of these committed shards that have lost a file."""
+        arrays = self.layout.arrays(view)
+        if len(shards) < _FEW_SHARDS:
+            files = {s: [self.path / array.shard_file(s) for array in arrays] for s in shards}
+            doubtful = [s for s in shards if not all(path.exists() for path in files[s])]
+        else:  # one look at each folder is quicker than one at each file
+            held = {array.path: set(names(self.path / array.path)) for array in arrays}
+            doubtful = [s for s in shards if any(PurePath(a.shard_file(s)).name not in held[a.path] for a in arrays)]
+        records = (self.record(view, shard) for shard in doubtful)
+        return [r.shard for r in records if not all(self.data_file(r, name).exists() for name in r.files)]
 
     def _newer_stamps(self) -> pl.DataFrame:
         stamps = read_log(self.path / "stamps", STAMP_SCHEMA)
@@ -359,12 +372,12 @@ def _newer_than(committed: pl.DataFrame, pending: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _read_allocation(path: Path) -> pl.DataFrame:
+def _read_allocation(path: StorePath) -> pl.DataFrame:
     count_rows(path)
     return read_table(path, ROW_SCHEMA)
 
 
-def _length(path: Path) -> int:
+def _length(path: StorePath) -> int:
     try:
         return int(json.loads(path.read_bytes())["shape"][0])
     except (OSError, ValueError, KeyError, TypeError, IndexError):

@@ -77,7 +77,7 @@ def _npy_header(source: str, file: BinaryIO) -> tuple[tuple[int, ...], bool, np.
     prefix = file.read(12)
     size = 10 if prefix[6:7] == b"\x01" else 12
     length = int.from_bytes(prefix[8:size], "little")
-    if prefix[:6] != b"\x93NUMPY" or prefix[6] not in (1, 2) or length > _NPY_HEADER:
+    if len(prefix) < 12 or prefix[:6] != b"\x93NUMPY" or prefix[6] not in (1, 2) or length > _NPY_HEADER:
         raise DataError(f"{source} is no array in numpy's format 1.0 or 2.0.")
     head = io.BytesIO(prefix + file.read(size + length - len(prefix)))
     try:

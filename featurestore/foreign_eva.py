@@ -112,7 +112,7 @@ def _check_archive(path: Path, where: str, size: int) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
+    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError) as error:
         raise DataError(f"{where}: its file was not made by torch.save of torch 1.6 or newer.") from error
     pickles = sum(e.file_size for e in entries if e.filename.endswith(".pkl"))
     if sum(e.file_size for e in entries) > size or pickles > _PICKLE_BYTES:

@@ -1,5 +1,6 @@
 """Foreign embeddings as Parquet: one file, or the files of a folder, such as a Hugging Face dataset."""
 
+import itertools
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -66,8 +67,9 @@ class _Part:
         """Ids, and the shape of each item; None where it is null."""
         ids: list[str] = []
         shapes: list[tuple[int, ...] | None] = []
-        for group in range(len(self.groups)):
-            for batch in self._batches(group, [self.tokens, *([self._ids] if self._ids else [])]):
+        columns = [self.tokens, *([self._ids] if self._ids else [])]
+        with _damage_named(self.source):
+            for batch in itertools.chain.from_iterable(self._batches(g, columns) for g in range(len(self.groups))):
                 shapes += [None if row is None else row.shape for row in self._rows(batch)]
                 if self._ids:
                     ids += _texts(self.source, batch.column(self._ids))
@@ -75,13 +77,13 @@ class _Part:
 
     def rows(self, group: int) -> Iterator[list[np.ndarray | None]]:
         """The items of one row group, some at a time."""
-        for batch in self._batches(group, [self.tokens]):
-            yield self._rows(batch)
+        with _damage_named(self.source):
+            for batch in self._batches(group, [self.tokens]):
+                yield self._rows(batch)
 
     def _batches(self, group: int, columns: list[str]) -> Iterator["pa.RecordBatch"]:
-        with _damage_named(self.source):
-            size = self._batch_rows(group)
-            yield from self._file.iter_batches(size, row_groups=[group], columns=columns, use_threads=False)
+        size = self._batch_rows(group)
+        yield from self._file.iter_batches(size, row_groups=[group], columns=columns, use_threads=False)
 
     def _batch_rows(self, group: int) -> int:
         """Items of a batch of about `_BATCH_BYTES`, by what the row group says it holds."""
@@ -205,5 +207,5 @@ def _damage_named(source: str) -> Iterator[None]:
 
     try:
         yield
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise DataError(f"{source} is no Parquet file, or is damaged ({type(error).__name__}).") from error

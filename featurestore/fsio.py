@@ -18,12 +18,12 @@ from contextlib import contextmanager
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from .process import identity
-from .remote import ObjectPath, StorePath
+from .remote import ObjectPath, StorePath, each
 
 if TYPE_CHECKING:
     import polars as pl
@@ -38,12 +38,12 @@ def partial_name(path: Path) -> Path:
     return path.with_name(f".{identity()}.{uuid.uuid4().hex[:12]}.partial")
 
 
-def partial_owner(path: Path) -> str:
+def partial_owner(path: StorePath) -> str:
     """The `process.identity` of who writes, or wrote, this temporary file."""
     return path.name.removeprefix(".").partition(".")[0]
 
 
-_P = TypeVar("_P", Path, ObjectPath)
+_P = TypeVar("_P", bound=StorePath)
 
 
 def make_folder(folder: _P) -> _P:
@@ -93,6 +93,9 @@ def write_synced(path: StorePath, chunks: Sequence[bytes | memoryview]) -> None:
                     rest.appendleft(part[written:])
                 written -= min(written, len(part))
         os.fsync(fd)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk does not say where
+        raise
     finally:
         os.close(fd)
 
@@ -146,6 +149,25 @@ def map_file(path: StorePath) -> np.ndarray:
         return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), dtype=np.uint8)
 
 
+def read_range(path: StorePath, start: int, end: int) -> bytes:
+    """The bytes of a file from `start` up to, not including, `end`; fewer where it ends before."""
+    if isinstance(path, ObjectPath):
+        return path.read_range(start, end)
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read(end - start)
+
+
+def names(folder: StorePath) -> list[str]:
+    """The names in a folder; none where there is no such folder."""
+    if isinstance(folder, ObjectPath):
+        return [path.name for path in folder.iterdir()]
+    try:
+        return os.listdir(folder)  # noqa: PTH208 (a third of the time of Path.iterdir, for 40,000 names)
+    except FileNotFoundError:
+        return []
+
+
 def remove(path: StorePath) -> bool:
     """Remove a file if it is there: whether it was."""
     try:
@@ -153,6 +175,20 @@ def remove(path: StorePath) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def move(path: StorePath, target: StorePath) -> None:
+    """Give a file another name in the same store, replacing what stands there.
+
+    Raises:
+        FileNotFoundError: it is gone.
+    """
+    if isinstance(path, ObjectPath):
+        assert isinstance(target, ObjectPath)
+        path.replace(target)
+    else:
+        assert isinstance(target, Path)
+        path.replace(target)
 
 
 def touch(path: StorePath) -> None:
@@ -175,6 +211,14 @@ def read_parquet(path: StorePath, columns: Sequence[str] | None = None) -> "pl.D
     return pl.read_parquet(source, columns=None if columns is None else list(columns))
 
 
+def scan_parquet(paths: Sequence[StorePath]) -> "pl.LazyFrame":
+    """The rows of Parquet files of one schema, one after the other; objects are fetched whole, at once."""
+    import polars as pl
+
+    sources: list[Any] = each(lambda p: BytesIO(p.read_bytes()) if isinstance(p, ObjectPath) else p, paths)
+    return pl.scan_parquet(sources)
+
+
 def parquet_bytes(frame: "pl.DataFrame") -> bytes:
     """`frame` as the bytes of a Parquet file."""
     buffer = BytesIO()
@@ -185,6 +229,20 @@ def parquet_bytes(frame: "pl.DataFrame") -> bytes:
 def write_parquet(path: StorePath, frame: "pl.DataFrame") -> None:
     """`write_atomic` of a Parquet file."""
     write_atomic(path, parquet_bytes(frame))
+
+
+def remove_folder(folder: StorePath) -> None:
+    """Remove a folder: first its name, in one step, then what lies in it. A kill leaves work for `radfs gc`.
+
+    Of objects, those that stand in it directly go first: without them the rest means nothing to anybody.
+    """
+    if isinstance(folder, ObjectPath):
+        folder.remove_below()
+        return
+    hidden = partial_name(folder)
+    folder.rename(hidden)
+    fsync_folder(folder.parent)
+    shutil.rmtree(hidden)
 
 
 def publish_folder(path: Path, fill: Callable[[Path], None]) -> bool:

@@ -4,18 +4,18 @@ Nothing that a live worker is writing is touched. Where a shard is not decided, 
 `abandoned` record has made it impossible for anybody to commit it: from then on they are nobody's.
 """
 
-import shutil
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from .claims import list_claims
 from .errors import DamageError
 from .featureset import FeatureSet, list_feature_sets
-from .fsio import partial_owner, remove
+from .fsio import partial_owner, remove, remove_folder
 from .process import is_alive
 from .records import staged_owner
+from .remote import ObjectPath, StorePath
 from .store import Store
 from .writer import abandon, publish
 
@@ -27,7 +27,7 @@ STALE_SECONDS = 24 * 3600.0
 class Leftover:
     """A file or folder that nobody needs: its path, its size, and why."""
 
-    path: Path
+    path: StorePath
     bytes: int
     why: str
 
@@ -76,7 +76,8 @@ def _remove(leftover: Leftover, report: GcReport) -> None:
     if report.dry_run:
         return
     if leftover.path.is_dir():
-        shutil.rmtree(leftover.path, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another process removed it
+            remove_folder(leftover.path)
     else:
         remove(leftover.path)
 
@@ -152,7 +153,7 @@ def _other_attempt(feature_set: FeatureSet, view: int, shard: int, attempt: str)
         return False  # what cannot be told stays
 
 
-def _is_deserted(feature_set: FeatureSet, view: int, shard: int, path: Path, stale_s: float) -> bool:
+def _is_deserted(feature_set: FeatureSet, view: int, shard: int, path: StorePath, stale_s: float) -> bool:
     """Whether nobody can be at work on an undecided shard: every sign of its makers is dead, or old."""
     signs = [c for c in list_claims(feature_set) if (c.view, c.shard) == (view, shard)]
     alive = [claim.is_alive() for claim in signs]
@@ -168,16 +169,18 @@ def _claims(feature_set: FeatureSet, stale_s: float) -> Iterator[Leftover]:
             yield Leftover(claim.path, _size(claim.path), "claim of a process that is gone")
 
 
-def _age(path: Path) -> float:
+def _age(path: StorePath) -> float:
     """Seconds since the last change of a file, or of the newest file below a folder."""
     try:
-        newest = max([path.stat().st_mtime, *(p.stat().st_mtime for p in path.rglob("*"))])
+        below = [p.stat().st_mtime for p in path.rglob("*")]
+        # Folders of objects have no time of their own.
+        newest = max(below) if below and isinstance(path, ObjectPath) else max([path.stat().st_mtime, *below])
     except FileNotFoundError:
         return 0.0  # it is just being moved
     return time.time() - newest
 
 
-def _size(path: Path) -> int:
+def _size(path: StorePath) -> int:
     try:
         return sum(p.stat().st_size for p in path.rglob("*") if p.is_file()) if path.is_dir() else path.stat().st_size
     except FileNotFoundError:

@@ -8,17 +8,17 @@ while every record of its range is there. What fails a check is left aside, and 
 slower, never wrong. Nothing here decides which row of an item counts; the feature set does.
 """
 
-import os
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 
+from .copies import local_file
 from .errors import DamageError
-from .fsio import remove, write_atomic
+from .fsio import names, remove, write_atomic
 from .records import COMMIT_SCHEMA, read_record, record_file
+from .remote import StorePath, each
 from .segment import Cover, Segment, encode_segment, item_hashes, join_rows
 
 SIZES = (1024, 32)
@@ -40,7 +40,7 @@ class RowIndex:
         view: 0 is the clean one.
     """
 
-    def __init__(self, folder: Path, view: int) -> None:
+    def __init__(self, folder: StorePath, view: int) -> None:
         self._folder = folder
         self._view = view
         self._segments: dict[tuple[int, int], Segment] = {}
@@ -48,8 +48,8 @@ class RowIndex:
 
     def refresh(self) -> None:
         """Look at the folder anew: shards that were decided since, segments that came."""
-        names = "/".join(_names(self._folder / "commits" / f"v{self._view}"))  # one search for 40,000 of them
-        self._shards = np.sort(np.array([int(number) for number in _RECORDS.findall(names)], dtype=np.int64))
+        found = "/".join(names(self._folder / "commits" / f"v{self._view}"))  # one search for 40,000 of them
+        self._shards = np.sort(np.array([int(number) for number in _RECORDS.findall(found)], dtype=np.int64))
         held, self._segments = self._segments, {}
         for first, last in self._ranges():
             if self._is_whole(first, last) and not self._is_inside(first, last):
@@ -73,15 +73,20 @@ class RowIndex:
     def compact(self) -> int:
         """Write the segments that can be made by now, remove those that no longer hold; how many were written.
 
-        Any process may do so at any time; two at once write the same. A range with a damaged record is left out.
+        Any process may do so at any time; two at once write the same. What lies around a damaged record is left
+        out. To be
+        called before shards are decided too: a segment over an undecided shard (it came with a copy that was made while
+        the store was written) must go before that shard gets another record than the one it was made from.
         """
         self.refresh()
         self._clear()
-        written = 0
-        for first, last in list(self._due()):
+        written, due = 0, self._due()
+        while due:
+            first, last = due.pop()
             try:
                 pieces = encode_segment(Cover(self._folder.name, self._view, first, last), self._rows(first, last))
             except DamageError:
+                due += [part for part in _parts(first, last) if part not in self._segments]
                 continue
             if pieces is not None:
                 write_atomic(_path(self._folder, self._view, first, last), *pieces)
@@ -110,7 +115,7 @@ class RowIndex:
         """The rows of these shards, some thousand records at a time."""
         for at in range(0, len(shards), _AT_ONCE):
             paths = [self._folder / record_file(self._view, s) for s in shards[at : at + _AT_ONCE].tolist()]
-            yield pl.concat([read_record(path).frame() for path in paths])
+            yield pl.concat([record.frame() for record in each(read_record, paths)])
 
     def _rows(self, first: int, last: int) -> pl.DataFrame:
         """The rows of a range, from the segments inside it and the records of the rest."""
@@ -126,14 +131,15 @@ class RowIndex:
             covered |= (self._shards >= first) & (self._shards <= last)
         return self._shards[~covered]
 
-    def _due(self) -> Iterator[tuple[int, int]]:
+    def _due(self) -> list[tuple[int, int]]:
         """Ranges of which every shard is decided, and that have no segment nor lie in such a range of a larger size."""
-        rest = self._shards
+        due, rest = [], self._shards
         for size in SIZES:
             blocks, counts = np.unique(rest // size, return_counts=True)
             whole = blocks[counts == size]
-            yield from ((a, a + size - 1) for a in (whole * size).tolist() if (a, a + size - 1) not in self._segments)
+            due += [(first, first + size - 1) for first in (whole * size).tolist()]
             rest = rest[~np.isin(rest // size, whole)]
+        return [range_ for range_ in due if range_ not in self._segments]
 
     def _clear(self) -> None:
         """Remove segments over a hole, since whatever comes to lie there will differ, and those inside a larger one."""
@@ -143,7 +149,7 @@ class RowIndex:
 
     def _ranges(self) -> list[tuple[int, int]]:
         """What segment files there are, the larger ones first."""
-        matches = map(_SEGMENT.fullmatch, _names(_folder(self._folder, self._view)))
+        matches = map(_SEGMENT.fullmatch, names(_folder(self._folder, self._view)))
         ranges = [(int(match[1]), int(match[2])) for match in matches if match]
         return sorted((r for r in ranges if r in _ranges_of(r[0])), key=lambda r: (r[0] - r[1], r))
 
@@ -158,17 +164,9 @@ class RowIndex:
     def _open(self, first: int, last: int) -> Segment | None:
         try:
             cover = Cover(self._folder.name, self._view, first, last)
-            return Segment(_path(self._folder, self._view, first, last), cover)
+            return Segment(local_file(_path(self._folder, self._view, first, last)), cover)
         except (DamageError, OSError):
             return None
-
-
-def forget_shard(folder: Path, view: int, shard: int) -> None:
-    """Remove the segments that would hold a shard. For whoever decides one, or removes its record: a segment over an
-    undecided shard is a stranger's, or came with a copy that was made while the store was written.
-    """
-    for first, last in _ranges_of(shard):
-        remove(_path(folder, view, first, last))
 
 
 def _ranges_of(shard: int) -> list[tuple[int, int]]:
@@ -176,21 +174,18 @@ def _ranges_of(shard: int) -> list[tuple[int, int]]:
     return [(shard // size * size, shard // size * size + size - 1) for size in SIZES]
 
 
-def _folder(folder: Path, view: int) -> Path:
+def _parts(first: int, last: int) -> list[tuple[int, int]]:
+    """The ranges of the next smaller size that a range is made of."""
+    size = max((size for size in SIZES if size < last + 1 - first), default=0)
+    return [(part, part + size - 1) for part in range(first, last + 1, size)] if size else []
+
+
+def _folder(folder: StorePath, view: int) -> StorePath:
     return folder / "index" / f"v{view}"
 
 
-def _path(folder: Path, view: int, first: int, last: int) -> Path:
+def _path(folder: StorePath, view: int, first: int, last: int) -> StorePath:
     return _folder(folder, view) / f"{first:08d}-{last:08d}.rows"
-
-
-def _names(folder: Path) -> list[str]:
-    if not isinstance(folder, Path):  # of a store that is not on a disk
-        return [path.name for path in folder.glob("*")]
-    try:
-        return os.listdir(folder)  # noqa: PTH208 (a third of the time of Path.iterdir, for 40,000 names)
-    except FileNotFoundError:
-        return []
 
 
 def _of(rows: pl.DataFrame, wanted: pl.Series | None) -> pl.DataFrame:

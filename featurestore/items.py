@@ -7,12 +7,12 @@ An item's id is `dataset/key`; its identity is (modality, id). Items come in imm
 import hashlib
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 import polars as pl
 
 from .errors import DataError
-from .fsio import parquet_bytes, write_atomic, write_new
+from .fsio import parquet_bytes, read_parquet, scan_parquet, write_atomic, write_new
+from .remote import StorePath
 from .store import Store
 
 ITEM_SCHEMA = pl.Schema({"item": pl.String, "modality": pl.String, "path": pl.String, "text": pl.String})
@@ -79,7 +79,7 @@ def remove_texts(store: Store, dataset: str) -> int:
     """
     removed = 0
     for part in _parts(store, dataset):
-        frame = pl.read_parquet(part)
+        frame = read_parquet(part)
         held = frame["text"].count()
         if held:
             write_atomic(part, parquet_bytes(frame.with_columns(text=pl.lit(None, pl.String))))
@@ -92,9 +92,9 @@ def text_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def load_for_catalog(part: Path) -> pl.DataFrame:
+def load_for_catalog(part: StorePath) -> pl.DataFrame:
     """One part as rows of the catalog's table `items`: how long a report is, never what it says."""
-    frame = pl.read_parquet(part, columns=STORED_SCHEMA.names())
+    frame = read_parquet(part, columns=STORED_SCHEMA.names())
     return frame.select(
         "item",
         "modality",
@@ -104,14 +104,14 @@ def load_for_catalog(part: Path) -> pl.DataFrame:
     )
 
 
-def _parts(store: Store, dataset: str) -> list[Path]:
+def _parts(store: Store, dataset: str) -> list[StorePath]:
     return sorted((store.items / dataset).glob("[0-9]*.parquet"))
 
 
-def _newest(parts: Sequence[Path], keep: pl.Expr | None = None) -> pl.DataFrame:
+def _newest(parts: Sequence[StorePath], keep: pl.Expr | None = None) -> pl.DataFrame:
     if not parts:
         return STORED_SCHEMA.to_frame()
-    frame = pl.scan_parquet(list(parts)).filter(pl.lit(True) if keep is None else keep).collect()
+    frame = scan_parquet(parts).filter(pl.lit(True) if keep is None else keep).collect()
     return frame.unique(_KEY, keep="last", maintain_order=True)
 
 

@@ -1,7 +1,8 @@
 """Reading tokens by item id, straight from the shard files: numpy only, no torch, no zarr.
 
 Nothing is read that no commit record vouches for: a missing Zarr chunk would read without an error. The checksum of
-each row is compared when it is read for the first time. Rows come back in the order in which they are asked for.
+each row is compared when it is read for the first time. Rows come back in the order in which they are asked for. For
+sets beyond memory see `stream`.
 """
 
 from collections.abc import Sequence
@@ -13,9 +14,8 @@ import polars as pl
 from . import memory
 from .errors import DataError
 from .featureset import FeatureSet, open_feature_set
+from .gather import DEFAULT_THREADS, Gatherer
 from .items import list_items
-from .layout import ArrayLayout
-from .shardfile import Shard
 from .store import Store
 
 
@@ -24,38 +24,41 @@ class Places:
     """Where rows lie: int64 [b] each. Made by `Features.locate`; rows can be read by it again and again.
 
     Attributes:
-        shards: number of the shard.
-        positions: of the row within it.
+        rows: number of the row in the set's arrays.
         tokens: tokens of the row.
     """
 
-    shards: np.ndarray
-    positions: np.ndarray
+    rows: np.ndarray
     tokens: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.shards)
+        return len(self.rows)
 
     def __getitem__(self, index: np.ndarray | slice) -> "Places":
-        return Places(self.shards[index], self.positions[index], self.tokens[index])
+        return Places(self.rows[index], self.tokens[index])
 
 
 class Features:
     """The tokens of one view of one feature set, by item id. Made by `open_features`. May be shared by threads."""
 
-    def __init__(self, feature_set: FeatureSet, status: pl.DataFrame, *, view: int = 0, check: bool = True) -> None:
+    def __init__(
+        self,
+        feature_set: FeatureSet,
+        status: pl.DataFrame,
+        *,
+        view: int = 0,
+        check: bool = True,
+        threads: int = DEFAULT_THREADS,
+    ) -> None:
         self.feature_set = feature_set
         self.view = view
-        self._check = check
         done = status.filter(pl.col("state") == "done").sort("item")
         self._ids = done["item"]
         self._content = done["content"]
         self._failed = set(status.filter(pl.col("state") == "failed")["item"])
-        shards = done["shard"].to_numpy()
-        positions = done["row"].to_numpy() - shards * feature_set.layout.shard_rows
-        self._all = Places(shards, positions, done["tokens"].to_numpy().astype(np.int64))
+        self._all = Places(done["row"].to_numpy(), done["tokens"].to_numpy().astype(np.int64))
         self._index = {item: i for i, item in enumerate(self._ids)}
-        self._shards: dict[int, Shard] = {}
+        self._gatherer = Gatherer(feature_set, view, done, check=check, threads=threads)
 
     @property
     def name(self) -> str:
@@ -112,24 +115,31 @@ class Features:
             )
         return self._all[np.array(found, dtype=np.int64)]
 
-    def image_tokens(self, items: Sequence[str] | Places, out: np.ndarray | None = None) -> np.ndarray:
+    def image_tokens(
+        self, items: Sequence[str] | Places, out: np.ndarray | None = None, *, threads: int | None = None
+    ) -> np.ndarray:
         """Patch tokens: `dtype` [b, n, d], in the order of `items`, into `out` if given.
+
+        Args:
+            items: ids, or their places.
+            out: `dtype` [b, n, d] to fill.
+            threads: that share the work, where it should be others than the set was opened with.
 
         Raises:
             DataError: an item has no tokens here, or the array does not fit into memory.
             DamageError: bytes are gone or differ from what was committed; names the item.
         """
         layout = self.feature_set.layout
-        return self._dense(items, "tokens", (layout.tokens, layout.dim), out)
+        return self._dense(items, "tokens", (layout.tokens, layout.dim), out, threads)
 
     def cls_tokens(self, items: Sequence[str] | Places, out: np.ndarray | None = None) -> np.ndarray:
         """Class tokens: `dtype` [b, d]. Raises as `image_tokens`, and DataError where the encoder has none."""
         if not self.feature_set.layout.has_cls:
             raise DataError(f"feature set {self.name} has no class token: its encoder gives patch tokens alone.")
-        return self._dense(items, "cls", (self.dim,), out)
+        return self._dense(items, "cls", (self.dim,), out, None)
 
     def text_tokens(
-        self, items: Sequence[str] | Places, out: np.ndarray | None = None
+        self, items: Sequence[str] | Places, out: np.ndarray | None = None, *, threads: int | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Text tokens without padding: flat `dtype` [total, d] and offsets int64 [b + 1].
 
@@ -138,61 +148,55 @@ class Features:
         Args:
             items: ids, or their places.
             out: `dtype` [at least total, d] to fill; the flat array given back is the filled part of it.
+            threads: as of `image_tokens`.
         """
         self._refuse_modality("text")
-        places = items if isinstance(items, Places) else self.locate(items)
+        places = self._places(items)
         offsets = np.concatenate([[0], np.cumsum(places.tokens)])
         flat = self._buffer((int(offsets[-1]), self.dim), out, at_least=True)
-        arrays = self._arrays("tokens")
-        codec = self.feature_set.layout.codec
-        plain = len(arrays) == 1 and not codec.compressed and arrays[0].dtype == self.dtype
-        bounds = offsets.tolist()
-        for i, (shard, position) in enumerate(self._each(places)):
-            target = flat[bounds[i] : bounds[i + 1]]
-            parts = [shard.row(array, position) for array in arrays]
-            if plain:
-                target[:] = parts[0]
-            else:
-                codec.decode(parts, out=target)
+        self._gather("tokens", places.rows, places.tokens, flat, threads)
         return flat, offsets
 
+    def will_need(self, items: Sequence[str] | Places) -> None:
+        """Let the system fetch the tokens of these items while we do something else. Only speed changes."""
+        places = self._places(items)
+        self._gatherer.expect("tokens", places.rows, places.tokens)
+
     def _dense(
-        self, items: Sequence[str] | Places, base: str, shape: tuple[int, ...], out: np.ndarray | None
+        self,
+        items: Sequence[str] | Places,
+        base: str,
+        shape: tuple[int, ...],
+        out: np.ndarray | None,
+        threads: int | None,
     ) -> np.ndarray:
         self._refuse_modality("image")
-        places = items if isinstance(items, Places) else self.locate(items)
+        places = self._places(items)
         rows = self._buffer((len(places), *shape), out)
-        arrays = self._arrays(base)
-        codec = self.feature_set.layout.codec
-        plain = len(arrays) == 1 and not codec.compressed and arrays[0].dtype == self.dtype
-        for i, (shard, position) in enumerate(self._each(places)):
-            if plain:
-                shard.copy_row(arrays[0], position, rows[i])
-            else:
-                codec.decode([shard.row(array, position)[0] for array in arrays], out=rows[i])
+        tokens = places.tokens if base == "tokens" else np.ones_like(places.tokens)
+        self._gather(base, places.rows, tokens, rows, threads)
         return rows
 
-    def _each(self, places: Places) -> "zip[tuple[Shard, int]]":
-        return zip(map(self._shard, places.shards.tolist()), places.positions.tolist(), strict=True)
+    def _gather(self, base: str, rows: np.ndarray, tokens: np.ndarray, out: np.ndarray, threads: int | None) -> None:
+        whole = out if out.flags.c_contiguous else np.empty(out.shape, out.dtype)
+        self._gatherer.gather(base, rows, tokens, whole.reshape(-1, self.dim), threads)
+        if whole is not out:
+            np.copyto(out, whole)
 
-    def _shard(self, number: int) -> Shard:
-        if number not in self._shards:
-            self._shards[number] = Shard(self.feature_set, self.view, number, check=self._check)
-        return self._shards[number]
-
-    def _arrays(self, base: str) -> list[ArrayLayout]:
-        return [a for a in self.feature_set.layout.arrays(self.view) if a.base == base]
+    def _places(self, items: Sequence[str] | Places) -> Places:
+        return items if isinstance(items, Places) else self.locate(items)
 
     def _buffer(self, shape: tuple[int, ...], out: np.ndarray | None, *, at_least: bool = False) -> np.ndarray:
         if out is None:
             nbytes = int(np.prod(shape, dtype=np.int64)) * self.dtype.itemsize
             what = f"reading {shape[0]:,} rows of feature set {self.name} into memory"
-            memory.require(nbytes, what, "Read it in minibatches (`radfs.stream`), or as int8 (`radfs recode`).")
+            memory.require(nbytes, what, "Read it in minibatches (featurestore.stream_features).")
             return np.empty(shape, dtype=self.dtype)
-        fits = out.shape[0] >= shape[0] if at_least else out.shape[0] == shape[0]
-        if out.shape[1:] != shape[1:] or not fits or out.dtype != self.dtype:
-            raise DataError(f"out is {out.dtype} {out.shape}; it must be {self.dtype} {shape}.")
-        return out[: shape[0]]
+        fits = out.shape[:1] >= shape[:1] if at_least else out.shape[:1] == shape[:1]
+        if out.shape[1:] != shape[1:] or not fits or out.dtype != self.dtype or not out.flags.writeable:
+            kind = "" if out.flags.writeable else "read-only "
+            raise DataError(f"out is {kind}{out.dtype} {out.shape}; it must be {self.dtype} {shape}.")
+        return out[: shape[0]] if at_least else out
 
     def _refuse_modality(self, modality: str) -> None:
         if self.modality != modality:
@@ -200,7 +204,13 @@ class Features:
 
 
 def open_features(
-    store: Store, feature_set: str, *, view: int = 0, only: Sequence[str] | None = None, check: bool = True
+    store: Store,
+    feature_set: str,
+    *,
+    view: int = 0,
+    only: Sequence[str] | None = None,
+    check: bool = True,
+    threads: int = DEFAULT_THREADS,
 ) -> Features:
     """Open a feature set for reading, by its name `encoder@key`.
 
@@ -213,7 +223,8 @@ def open_features(
         view: 0 is the clean one.
         only: ids, where only those will be read: what is not looked at is not compared with its source.
         check: compare the checksum of each row when it is first read.
+        threads: that share the work of reading many rows.
     """
     opened = open_feature_set(store, feature_set)
     items = list_items(store, modality=opened.modality, only=only)
-    return Features(opened, opened.status(items, view), view=view, check=check)
+    return Features(opened, opened.status(items, view), view=view, check=check, threads=threads)

@@ -8,13 +8,13 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from types import NoneType
 from typing import Any
 
 import polars as pl
 
-from .errors import DamageError
+from .errors import DamageError, StoreError
+from .remote import StorePath
 from .shards import crc32
 from .store import FORMAT
 
@@ -129,23 +129,32 @@ def staged_owner(name: str) -> tuple[int, int, str] | None:
     return (int(match[1]), int(match[2]), match[3]) if match else None
 
 
-def read_record(path: Path) -> Record:
+def read_record(path: StorePath) -> Record:
     """A commit record, checked.
 
     Raises:
-        DamageError: it cannot be read, or is not a record of the shard that its name says.
+        DamageError: it is gone, or is not a record of the shard that its name says.
+        StoreError: it cannot be read just now; that is no proof of damage.
     """
     try:
         if path.stat().st_size > _LARGEST:
             raise ValueError(f"larger than {_LARGEST} bytes")
         return _parse(json.loads(_checked(path.read_bytes())), path)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        folder = path.parents[2].name
-        raise DamageError(
-            f"feature set {folder}: its commit record {path.parent.name}/{path.name} is damaged "
-            f"({type(error).__name__}: {str(error)[:120]}). Run `radfs verify {folder} --repair`: it queues the items "
-            "of this shard again."
-        ) from error
+    except OSError as error:
+        if not isinstance(error, FileNotFoundError | IsADirectoryError):
+            raise StoreError(f"{path} cannot be read: {error.strerror}.") from error
+        raise _damaged(path, error) from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: StorePath, error: Exception) -> DamageError:
+    folder = path.parents[2].name
+    return DamageError(
+        f"feature set {folder}: its commit record {path.parent.name}/{path.name} is damaged "
+        f"({type(error).__name__}: {str(error)[:120]}). Run `radfs verify {folder} --repair`: it queues the items "
+        "of this shard again."
+    )
 
 
 def _checked(raw: bytes) -> bytes:
@@ -157,7 +166,7 @@ def _checked(raw: bytes) -> bytes:
     return head + b"}"
 
 
-def _parse(document: dict[str, Any], path: Path) -> Record:
+def _parse(document: dict[str, Any], path: StorePath) -> Record:
     if document.pop("format") != FORMAT:
         raise ValueError("another format version")
     _check_types(document)

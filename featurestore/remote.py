@@ -13,7 +13,7 @@ forked from one that has used it cannot use it: start workers by `spawn`.
 import errno
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -35,7 +35,7 @@ PART_BYTES = 16 * 2**20
 """Of one part of a large object: S3 takes 10,000 parts."""
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}")
-_PART = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._@=+, -]+")
+_PART = re.compile(r"(?!\.{1,2}$)[^\x00-\x1f\x7f/\\]+")
 _WILD = re.compile(r"[*?\[]")
 _AT_ONCE = 16
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
@@ -45,7 +45,7 @@ _OTHER_CREDENTIALS = (
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
     "AWS_SKIP_SIGNATURE",
 )
-_RETRIES: Any = {"max_retries": 6, "retry_timeout": timedelta(seconds=60)}
+_RETRIES: Any = {"max_retries": 8, "retry_timeout": timedelta(seconds=60)}
 
 _A = TypeVar("_A")
 _B = TypeVar("_B")
@@ -85,10 +85,10 @@ class ObjectPath:
     listed: ObjectStat | None = field(default=None, compare=False, repr=False)
 
     def __truediv__(self, more: str) -> "ObjectPath":
-        parts = [*self._parts, *more.split("/")]
-        if not all(_PART.fullmatch(part) for part in parts):
+        parts = [part for part in more.split("/") if part]
+        if not all(map(_PART.fullmatch, parts)):
             raise ValueError(f"{more!r} is no name below {self}")
-        return ObjectPath(self.bucket, "/".join(parts))
+        return ObjectPath(self.bucket, "/".join([*self._parts, *parts]))
 
     def __str__(self) -> str:
         return f"{SCHEME}{self.bucket}/{self.key}".rstrip("/")
@@ -268,7 +268,8 @@ class ObjectPath:
             obstore.delete(client, self.key)
 
     def remove_below(self) -> None:
-        """Remove every object below it."""
+        """Remove every object below it, those directly in it first."""
+        at_once(lambda path: path.unlink(missing_ok=True), [path for path in self.iterdir() if path.listed])
         at_once(lambda path: path.unlink(missing_ok=True), list(self._below()))
 
 
@@ -286,18 +287,23 @@ def object_path(url: str) -> ObjectPath:
     parts = [part for part in key.split("/") if part]
     if not url.startswith(SCHEME) or not _BUCKET.fullmatch(bucket) or not all(map(_PART.fullmatch, parts)):
         raise DataError(
-            f"{url!r} is no address of a store: give s3://bucket/prefix, of letters, digits, '.', '_', '-', '@', '=', "
-            "'+', ',' and blanks."
+            f"{url!r} is no address of a store: give s3://bucket/prefix, without backslashes, control characters and "
+            "parts of dots alone."
         )
     return ObjectPath(bucket, "/".join(parts))
 
 
-def at_once(function: Callable[[_A], _B], arguments: Sequence[_A]) -> Iterable[_B]:
+def at_once(function: Callable[[_A], _B], arguments: Sequence[_A]) -> list[_B]:
     """`function` of each, in order, several under way at a time: an answer of a server takes long, not much work."""
     if len(arguments) < 2:
         return [function(a) for a in arguments]
     with ThreadPoolExecutor(min(_AT_ONCE, len(arguments))) as pool:
         return list(pool.map(function, arguments))
+
+
+def each(function: Callable[[StorePath], _B], paths: Sequence[StorePath]) -> list[_B]:
+    """`function` of each path, in order; of objects several are under way at a time."""
+    return at_once(function, paths) if any(isinstance(p, ObjectPath) for p in paths) else list(map(function, paths))
 
 
 def endpoint() -> str | None:

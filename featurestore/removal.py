@@ -1,12 +1,9 @@
 """Taking things out of a store on purpose: feature sets and the texts of reports."""
 
-import shutil
-from pathlib import Path
-
 from .claims import list_claims
 from .errors import StoreError
 from .featureset import FeatureSet
-from .fsio import fsync_folder, partial_name
+from .fsio import remove_folder
 
 
 def remove_feature_set(feature_set: FeatureSet) -> None:
@@ -22,11 +19,3 @@ def remove_feature_set(feature_set: FeatureSet) -> None:
             "Stop the extraction first."
         )
     remove_folder(feature_set.path)
-
-
-def remove_folder(folder: Path) -> None:
-    """Remove a folder: first its name, in one step, then what lies in it. A kill leaves work for `radfs gc`."""
-    hidden = partial_name(folder)
-    folder.rename(hidden)
-    fsync_folder(folder.parent)
-    shutil.rmtree(hidden)

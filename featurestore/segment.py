@@ -14,7 +14,6 @@ readers of Arrow files leave to the caller; that is why these are none.
 
 import hashlib
 import json
-import mmap
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ import numpy as np
 import polars as pl
 
 from .errors import DamageError
+from .fsio import map_file
 from .shards import crc32
 
 _MAGIC = b"RADFSIX1"
@@ -102,7 +102,7 @@ class Segment:
     def __init__(self, path: Path, cover: Cover) -> None:
         self.cover = cover
         self._name = path.name
-        self._data = self._map(path)
+        self._data = map_file(path).data
         self.rows, lengths, check = self._header()
         sizes = {"hash": self.rows * _HASH.itemsize, "place": self.rows * _PLACE.itemsize, **lengths}
         self._starts, at = {}, _PAGE
@@ -192,15 +192,6 @@ class Segment:
             texts[name] = pl.Series(name, array, dtype=pl.String)
         return _frame(self._places, texts).sort("row")
 
-    def _map(self, path: Path) -> mmap.mmap | bytes:
-        if not isinstance(path, Path):  # of a store that is not on a disk
-            return path.read_bytes()
-        with path.open("rb") as file:
-            try:
-                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            except ValueError as error:
-                raise self._damage(str(error)) from None
-
     def _header(self) -> tuple[int, dict[str, int], int]:
         """Rows, bytes of the texts of every column, and the CRC-32 of the pages' checksums."""
         try:
@@ -208,7 +199,7 @@ class Segment:
             raw = self._data[16 : 16 + length]
             if self._data[:8] != _MAGIC or length > _PAGE - 16 or crc32(raw) != check:
                 raise ValueError("its checksum fails")
-            header = json.loads(raw)
+            header = json.loads(bytes(raw))
             cover = Cover(**{name: header[name] for name in asdict(self.cover)})
             lengths = {name: header["texts"][name] for name in _TEXTS}
             if any(type(n) is not int or not 0 <= n < _LARGEST_FILE for n in (header["rows"], *lengths.values())):

@@ -1,84 +1,224 @@
-"""One committed shard, open for reading: files are mapped, nothing is believed before it was checked.
+"""One committed shard, open for reading. Nothing is believed before it was checked.
 
-A row's place comes from the shard's own index, so one random row costs one row. A file's size is compared with the
-record before it is mapped: touching a page beyond the end of a file kills the process.
+A row's place comes from the shard's own index, so one random row costs one row. Files are read by offset: a file that
+shrinks or a disk that fails is an error then, where touching a map of it would kill the process. `view` maps a file,
+for rows that were read before and are still in memory: that saves the system's copy.
 """
 
 import mmap
 import os
+import resource
+import threading
+import weakref
+from collections import deque
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
+from .copies import local_file
 from .errors import DamageError
 from .featureset import FeatureSet
 from .layout import ArrayLayout
 from .records import Record
+from .remote import ObjectPath, StorePath
 from .shards import crc32, decode_index, index_size
+
+_CACHED_ONLY = getattr(os, "RWF_NOWAIT", 0)
+_FEWEST_OPEN = 16
+
+
+class _Handle:
+    """An open file, closed when nobody reads from it any more, so that no thread meets another file's number."""
+
+    def __init__(self, path: Path) -> None:
+        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.mapped: np.ndarray | None = None
+
+    def __del__(self) -> None:
+        if hasattr(self, "fd"):
+            os.close(self.fd)
+
+
+class ShardFile:
+    """A file whose size is known from its record. Opened when it is read; a process keeps the newest ones open."""
+
+    _opened: ClassVar[deque["weakref.ref[ShardFile]"]] = deque()
+    _guard: ClassVar[threading.Lock] = threading.Lock()
+
+    def __init__(self, paths: tuple[StorePath, ...], promised: Mapping[str, int], where: str, repair: str) -> None:
+        """
+        Args:
+            paths: where it may lie, looked at in this order.
+            promised: what the record says of it.
+            where: what to name in an error.
+            repair: what to do about damage.
+        """
+        self.size, self.where = promised["bytes"], where
+        self._paths, self._promised, self._repair = paths, promised, repair
+        self._handle: _Handle | None = None
+
+    def read(self, at: int, into: np.ndarray, *, wait: bool = True) -> bool:
+        """Fill `into` (uint8) from byte `at`. Without `wait` only from memory: False where that does not hold it all.
+
+        Raises:
+            DamageError: the file is gone, has another size, or cannot be read.
+        """
+        fd = self._open().fd
+        rest = into.data
+        try:
+            while rest:
+                got = os.preadv(fd, [rest], at, 0 if wait else _CACHED_ONLY)
+                at, rest = at + got, rest[got:]
+                if rest and not wait:
+                    return False
+                if not got:
+                    raise self.damage(f"ends after {at} of {self.size} bytes")
+        except OSError as error:
+            if not wait:  # not in memory; or a file system that cannot tell
+                return False
+            raise self.damage(f"cannot be read ({error.strerror})") from error
+        return True
+
+    def expect(self, at: int, size: int) -> None:
+        """Let the system fetch these bytes while we do something else."""
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._open().fd, at, size, os.POSIX_FADV_WILLNEED)
+
+    def view(self, at: int, size: int) -> np.ndarray:
+        """Bytes of the file, mapped: uint8 [size]."""
+        handle = self._open()
+        if handle.mapped is None:
+            try:
+                handle.mapped = np.frombuffer(mmap.mmap(handle.fd, self.size, access=mmap.ACCESS_READ), np.uint8)
+            except (OSError, ValueError) as error:
+                raise self.damage(f"cannot be mapped ({error})") from error
+        return handle.mapped[at : at + size]
+
+    def damage(self, found: str) -> DamageError:
+        """The error that says what was found in this file."""
+        return DamageError(f"{self.where}: the file {found}. {self._repair}")
+
+    def _open(self) -> _Handle:
+        handle = self._handle
+        return handle if handle is not None else self._open_anew()
+
+    def _open_anew(self) -> _Handle:
+        for path in self._paths:
+            try:
+                handle = _Handle(local_file(path, self._promised))
+                break
+            except FileNotFoundError:  # renamed between two looks
+                continue
+            except OSError as error:
+                raise self.damage(f"cannot be opened ({error.strerror})") from error
+        else:
+            raise self.damage(f"is gone: the commit record promises {self.size} bytes, found 0")
+        found = os.fstat(handle.fd).st_size
+        if found != self.size:
+            raise self.damage(f"has another size: the commit record promises {self.size} bytes, found {found}")
+        self._handle = handle
+        with ShardFile._guard:
+            ShardFile._opened.append(weakref.ref(self))
+            # A map holds a second descriptor. What another thread reads from now stays open until it is done.
+            while len(ShardFile._opened) > max(_FEWEST_OPEN, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4):
+                oldest = ShardFile._opened.popleft()()
+                if oldest is not None:
+                    oldest._handle = None
+        return handle
 
 
 class ShardArray:
-    """One array of a shard. Units are steps along its first axis: rows, or slots of a ragged array."""
+    """One array of a shard. Its units are what stands along its first axis: rows, or slots of a ragged array."""
 
-    def __init__(self, array: ArrayLayout, data: np.ndarray, where: str) -> None:
+    def __init__(self, array: ArrayLayout, file: ShardFile) -> None:
         self.array = array
+        self.file = file
+        self._packed = array.codec if array.compressed else None
+        self._chunk_units = array.chunk_shape[0]
+        self._unit_bytes = array.unit_bytes
         tail = index_size(array.chunks_per_shard)
-        if len(data) < tail:
-            raise DamageError(f"{where}: {len(data)} bytes are too few for a shard.")
-        self._payload = data[:-tail]
+        if file.size < tail:
+            raise file.damage(f"has {file.size} bytes: too few for a shard")
+        raw = np.empty(tail, np.uint8)
+        file.read(file.size - tail, raw)
         index = decode_index(
-            data[-tail:].tobytes(),
-            payload_bytes=len(data) - tail,
+            raw.tobytes(),
+            payload_bytes=file.size - tail,
             chunk_bytes=None if array.compressed else array.chunk_bytes,
-            where=where,
+            where=file.where,
         )
         self._offsets, self._sizes = index[:, 0], index[:, 1]
-        self._where = where
-
-    @cached_property
-    def values(self) -> np.ndarray:
-        """The stored values of an array without compression: [present units, ...], a view of the file."""
-        whole = len(self._payload) // self.array.unit_bytes * self.array.unit_bytes
-        return self._payload[:whole].view(self.array.dtype).reshape(-1, *self.array.unit_shape)
+        if not array.compressed and (self._offsets[self._offsets > 0] % array.unit_bytes).any():
+            raise file.damage("has an index that points into the middle of a row")
 
     @cached_property
     def places(self) -> np.ndarray:
-        """int64 [rows]: where in `values` each row stands, -1 if it is absent."""
+        """int64 [rows]: the unit at which each row begins as `read` and `view` count, -1 where it is absent."""
+        if self.array.compressed:
+            return np.where(self._offsets < 0, -1, np.arange(len(self._offsets)))
         return np.where(self._offsets < 0, -1, self._offsets // self.array.unit_bytes)
 
-    def rows(self, first: int, last: int) -> np.ndarray:
-        """Stored values of units [first, last), of an array of any kind; fewer where the shard does not hold them."""
+    @cached_property
+    def slots(self) -> int:
+        """Of a ragged array: how many slots it holds, from the first one on without a gap."""
+        held = np.flatnonzero(self._offsets >= 0)
+        whole = held == np.arange(len(held))
         if not self.array.compressed:
-            start = self.places[first] if self.array.dims[0] == "row" else first
-            return self.values[start : start + last - first] if start >= 0 else self.values[:0]
-        size = self.array.chunk_shape[0]
-        chunks = [self._unpack(i) for i in range(first // size, -(-last // size))]
-        if not chunks or any(chunk is None for chunk in chunks):
-            return np.empty((0, *self.array.unit_shape), self.array.dtype)
-        held = np.concatenate(chunks)  # type: ignore[arg-type]
-        return held[first - first // size * size :][: last - first]
+            whole &= self._offsets[held] == held * self.array.chunk_bytes
+        return int(whole.sum() if whole.all() else whole.argmin()) * self._chunk_units
 
-    def _unpack(self, chunk: int) -> np.ndarray | None:
-        at, size = int(self._offsets[chunk]), int(self._sizes[chunk])
-        if at < 0 or self.array.codec is None:
-            return None
+    def span(self, first: int, last: int) -> tuple[int, int]:
+        """Where the stored bytes of units [first, last) begin in the file, and how many there are."""
+        if self._packed is None:
+            return first * self._unit_bytes, (last - first) * self._unit_bytes
+        chunks = slice(first // self._chunk_units, -(-last // self._chunk_units))
+        begin = int(self._offsets[chunks].min())
+        return begin, int((self._offsets[chunks] + self._sizes[chunks]).max()) - begin
+
+    def read(self, first: int, last: int, into: np.ndarray, *, wait: bool = True) -> bool:
+        """The uncompressed bytes of units [first, last), all of them present, into uint8 [units x unit_bytes].
+
+        Without `wait` only if they are in memory: False where they are not.
+        """
+        if self._packed is None:
+            return self.file.read(first * self._unit_bytes, into, wait=wait)
+        begin, size = self.span(first, last)
+        raw = np.empty(size, np.uint8)
+        if not self.file.read(begin, raw, wait=wait):
+            return False
+        step, origin = self.array.chunk_bytes, first * self._unit_bytes
+        for chunk in range(first // self._chunk_units, -(-last // self._chunk_units)):
+            unpacked = self._unpack(chunk, raw, begin)
+            start, stop = max(chunk * step, origin), min((chunk + 1) * step, last * self._unit_bytes)
+            into[start - origin : stop - origin] = unpacked[start - chunk * step : stop - chunk * step]
+        return True
+
+    def view(self, first: int, last: int) -> np.ndarray:
+        """The bytes of units [first, last) of an array without compression, mapped."""
+        return self.file.view(first * self._unit_bytes, (last - first) * self._unit_bytes)
+
+    def _unpack(self, chunk: int, raw: np.ndarray, begin: int) -> np.ndarray:
+        assert self._packed is not None
+        at = int(self._offsets[chunk]) - begin
         try:
-            raw = self.array.codec.unpack(self._payload[at : at + size], self.array.chunk_bytes)
+            return self._packed.unpack(raw[at : at + int(self._sizes[chunk])], self.array.chunk_bytes)
         except DamageError as error:
-            raise DamageError(f"{self._where}, chunk {chunk}: {error}") from error
-        return raw.view(self.array.dtype).reshape(self.array.chunk_shape)
+            raise self.file.damage(f"is damaged in chunk {chunk}: {error}") from error
 
 
 class Shard:
-    """One committed shard of one view, opened when a row of it is first asked for."""
+    """One committed shard of one view; its files are opened when something of them is first asked for."""
 
     def __init__(self, feature_set: FeatureSet, view: int, number: int, *, check: bool = True) -> None:
         self.feature_set = feature_set
         self.view = view
         self.number = number
         self.check = check
-        self.layouts = feature_set.layout.arrays(view)
+        self._arrays: dict[str, ShardArray] = {}
+        self._checksums: dict[str, np.ndarray] = {}
 
     @cached_property
     def record(self) -> Record:
@@ -86,82 +226,80 @@ class Shard:
         return self.feature_set.record(self.view, self.number)
 
     @cached_property
-    def _verified(self) -> dict[str, np.ndarray]:
-        return {a.path: np.zeros(len(self.record.items), dtype=bool) for a in self.layouts}
-
-    @cached_property
-    def _expected(self) -> dict[str, np.ndarray]:
-        """By array, the checksums of rows; 0 where a row failed."""
-        return {path: np.array([c or 0 for c in crcs], np.uint32) for path, crcs in self.record.crc32.items()}
-
-    @cached_property
-    def _bounds(self) -> np.ndarray:
+    def bounds(self) -> np.ndarray:
         """Text: int64 [rows + 1], where in the shard's stretch of slots each report begins."""
         return np.concatenate([[0], np.cumsum([n or 0 for n in self.record.tokens])])
 
-    @cached_property
-    def arrays(self) -> dict[str, ShardArray]:
-        """Its arrays by path."""
-        return {a.path: self._open(a) for a in self.layouts}
+    def checksums(self, array: ArrayLayout) -> np.ndarray:
+        """The committed checksums of an array's rows: uint32 [rows], 0 where a row failed."""
+        if array.path not in self._checksums:
+            self._checksums[array.path] = np.array([c or 0 for c in self.record.crc32[array.path]], np.uint32)
+        return self._checksums[array.path]
 
-    def _open(self, array: ArrayLayout) -> ShardArray:
-        name = array.shard_file(self.number)
-        where = f"feature set {self.feature_set.name}, {name}"
-        if name not in self.record.files:
-            raise DamageError(f"{where}: the commit record does not name this file. {self._repair}")
-        expected = self.record.files[name]["bytes"]
-        for path in (self.feature_set.data_file(self.record, name), self.feature_set.path / name):
-            try:
-                return ShardArray(array, _map(path, expected, where, self._repair), where)
-            except FileNotFoundError:  # renamed between the two looks
-                continue
-        raise DamageError(f"{where}: the file is gone. {self._repair}")
+    def array(self, array: ArrayLayout) -> ShardArray:
+        """One of its arrays, opened and its index checked."""
+        if array.path not in self._arrays:
+            opened = ShardArray(array, self._file(array))
+            if array.dims[0] == "slot" and opened.slots < self.bounds[-1]:
+                raise opened.file.damage(f"holds {opened.slots} tokens of {self.bounds[-1]}")
+            self._arrays[array.path] = opened
+        return self._arrays[array.path]
 
-    @property
-    def _repair(self) -> str:
-        return f"Run `radfs verify {self.feature_set.name} --repair`, then the same `radfs extract` again."
+    def begins(self, array: ArrayLayout) -> np.ndarray:
+        """int64 [rows]: the unit at which each row begins, -1 where the file does not hold it."""
+        return self.bounds[:-1] if array.dims[0] == "slot" else self.array(array).places[: len(self.record.items)]
 
     def row(self, array: ArrayLayout, position: int) -> np.ndarray:
-        """The stored values of one row in one array, checked when it is read for the first time.
+        """The stored values of one row in one array: [1, ...], or of a report [tokens, width]. Checked unless told not.
 
         Raises:
             DamageError: its bytes are gone or differ from what was committed; names the item.
         """
-        opened = self.arrays[array.path]
-        if array.dims[0] == "slot":
-            first, last = int(self._bounds[position]), int(self._bounds[position + 1])
-        else:
-            first, last = position, position + 1
-        values = opened.rows(first, last)
-        if len(values) != last - first or (self.check and not self._verified[array.path][position]):
-            self.verify_row(array, position, values)
-        return values
-
-    def verify_row(self, array: ArrayLayout, position: int, values: np.ndarray) -> None:
-        """Compare a row's values, or a copy of them, with the checksum that was committed."""
-        found, stored = crc32(values), int(self._expected[array.path][position])
-        if found != stored:
-            raise DamageError(
-                f"item {self.record.items[position]}: its row in feature set {self.feature_set.name} fails its "
-                f"checksum (stored {stored:08x}, found {found:08x}). {self._repair}"
+        first = int(self.begins(array)[position])
+        count = int(self.record.tokens[position] or 0) if array.dims[0] == "slot" else 1
+        if first < 0:
+            raise absent_row(self.feature_set, self.record.items[position])
+        raw = np.empty(count * array.unit_bytes, np.uint8)
+        self.array(array).read(first, first + count, raw)
+        if self.check:
+            expect_checksum(
+                self.feature_set, self.record.items[position], crc32(raw), int(self.checksums(array)[position])
             )
-        self._verified[array.path][position] = True
+        return raw.view(array.dtype).reshape(-1, *array.unit_shape)
 
-    def copy_row(self, array: ArrayLayout, position: int, out: np.ndarray) -> None:
-        """Copy a row of a dense array without compression into `out`; the checksum is of the copy, while it is warm."""
-        opened = self.arrays[array.path]
-        place = opened.places[position]
-        if place < 0:  # absent though the record calls it done: it must not read as somebody else's bytes
-            self.verify_row(array, position, opened.values[:0])
-        np.copyto(out, opened.values[place])
-        if self.check and not self._verified[array.path][position]:
-            self.verify_row(array, position, out)
+    def _file(self, array: ArrayLayout) -> ShardFile:
+        name = array.shard_file(self.number)
+        where, promised = f"feature set {self.feature_set.name}, {name}", self.record.files[name]
+        staged, own = self.feature_set.path / self.record.staged_file(name), self.feature_set.path / name
+        if isinstance(staged, ObjectPath) and isinstance(own, ObjectPath):
+            from .rangefile import RangeFile  # which is a ShardFile
+
+            return RangeFile((staged, own), promised, where, repair(self.feature_set))
+        paths = (self.feature_set.data_file(self.record, name), own)
+        return ShardFile(paths, promised, where, repair(self.feature_set))
 
 
-def _map(path: Path, expected: int, where: str, repair: str) -> np.ndarray:
-    """The file's bytes, mapped."""
-    with path.open("rb") as file:
-        found = os.fstat(file.fileno()).st_size
-        if found == expected and expected > 0:
-            return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), dtype=np.uint8)
-    raise DamageError(f"{where}: the commit record promises {expected} bytes, found {found}. {repair}")
+def expect_checksum(feature_set: FeatureSet, item: str, found: int, stored: int) -> None:
+    """Compare a row's checksum with the one that was committed.
+
+    Raises:
+        DamageError: they differ; names the item.
+    """
+    if found != stored:
+        raise DamageError(
+            f"item {item}: its row in feature set {feature_set.name} fails its checksum (stored {stored:08x}, found "
+            f"{found:08x}). {repair(feature_set)}"
+        )
+
+
+def absent_row(feature_set: FeatureSet, item: str) -> DamageError:
+    """The error that a row is not in a file, though its record says that it is done."""
+    return DamageError(
+        f"item {item}: its row is not in the files of feature set {feature_set.name}. {repair(feature_set)}"
+    )
+
+
+def repair(feature_set: FeatureSet) -> str:
+    """What to do about damage in a feature set."""
+    more = " Where it finds nothing, delete the cache folder." if isinstance(feature_set.path, ObjectPath) else ""
+    return f"Run `radfs verify {feature_set.name} --repair`, then the same `radfs extract` again.{more}"

@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from .cache import cache_folder
+from .copies import store_folder
 from .errors import DataError, StoreError
 from .fsio import write_new
 from .remote import SCHEME, ObjectPath, StorePath, object_path
@@ -29,7 +29,7 @@ class Store:
     @property
     def catalog(self) -> Path:
         """The DuckDB file: a cache for queries, never the truth. Of a remote store every machine has its own."""
-        folder = cache_folder(self.root) if isinstance(self.root, ObjectPath) else self.root
+        folder = store_folder(self.root) if isinstance(self.root, ObjectPath) else self.root
         return folder / "catalog.duckdb"
 
     @property
@@ -70,13 +70,13 @@ def open_store(path: str | os.PathLike[str], *, create: bool = False, group: boo
         raise DataError(f"--group is for folders: who may read {root} is for the bucket's policy to say.")
     marker = root / _MARKER
     if not marker.is_file():
-        held = root.is_dir()  # of a bucket that is not there, says so
+        taken = any(map(_is_strange, root.iterdir())) if root.is_dir() else root.exists()
         if not create:
             raise StoreError(
                 f"no radfs store at {root}. Build a cohort first (`radfs cohort build --help`; it makes the store), "
                 "or name another store with --store or RADFS_STORE."
             )
-        if root.exists() and not held or held and any(map(_is_strange, root.iterdir())):
+        if taken:
             raise StoreError(f"{root} exists and is not a radfs store. Name a new or an empty folder with --store.")
         if isinstance(root, Path):
             _make_root(root, _GROUP if group else _PRIVATE)

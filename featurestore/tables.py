@@ -4,19 +4,20 @@ Every file is created if its name is free and never changed. What cannot be read
 """
 
 import re
-from pathlib import Path
 
 import polars as pl
 
+from .copies import local_file
 from .errors import DamageError
 from .fsio import parquet_bytes, write_new
+from .remote import StorePath, each
 
 _NUMBER = re.compile(r"[0-9]{8}")
 _MOST_ROWS_A_BYTE = 64
 """Measured: 1.5 bytes a row and more, for ids that count up."""
 
 
-def append_table(folder: Path, frame: pl.DataFrame) -> None:
+def append_table(folder: StorePath, frame: pl.DataFrame) -> None:
     """Add a part to a log of numbered Parquet files, whoever else adds one."""
     data = parquet_bytes(frame)
     while True:
@@ -24,31 +25,31 @@ def append_table(folder: Path, frame: pl.DataFrame) -> None:
             return
 
 
-def read_log(folder: Path, schema: pl.Schema) -> pl.DataFrame:
+def read_log(folder: StorePath, schema: pl.Schema) -> pl.DataFrame:
     """All parts of a log, in the order in which they were added."""
     paths = [folder / f"{number:08d}.parquet" for number in numbered(folder, ".parquet")]
-    return pl.concat([schema.to_frame(), *(read_table(path, schema) for path in paths)])
+    return pl.concat([schema.to_frame(), *each(lambda path: read_table(path, schema), paths)])
 
 
-def numbered(folder: Path, ending: str) -> list[int]:
+def numbered(folder: StorePath, ending: str) -> list[int]:
     """The numbers of the files of eight digits and this ending, sorted."""
     names = (p.name.removesuffix(ending) for p in folder.glob(f"[0-9]*{ending}"))
     return sorted(int(name) for name in names if _NUMBER.fullmatch(name))
 
 
-def read_table(path: Path, schema: pl.Schema) -> pl.DataFrame:
+def read_table(path: StorePath, schema: pl.Schema) -> pl.DataFrame:
     """A table with these columns.
 
     Raises:
         DamageError: it cannot be read, or has others.
     """
     try:
-        return pl.read_parquet(path).select(schema.names()).cast(schema)
+        return pl.read_parquet(local_file(path)).select(schema.names()).cast(schema)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise _damaged(path, type(error).__name__) from error
 
 
-def count_rows(allocation: Path) -> int:
+def count_rows(allocation: StorePath) -> int:
     """Rows of an allocation, by its footer alone.
 
     Raises:
@@ -56,8 +57,9 @@ def count_rows(allocation: Path) -> int:
             would fill the memory.
     """
     try:
-        rows = pl.scan_parquet(allocation).select(pl.len()).collect().item()
-        size = allocation.stat().st_size
+        file = local_file(allocation)
+        rows = pl.scan_parquet(file).select(pl.len()).collect().item()
+        size = file.stat().st_size
     except (OSError, pl.exceptions.PolarsError) as error:
         raise _damaged(allocation, type(error).__name__) from error
     if rows > size * _MOST_ROWS_A_BYTE:
@@ -65,7 +67,7 @@ def count_rows(allocation: Path) -> int:
     return rows
 
 
-def _damaged(path: Path, why: str) -> DamageError:
+def _damaged(path: StorePath, why: str) -> DamageError:
     return DamageError(
         f"feature set {path.parents[1].name}: its table {path.parent.name}/{path.name} is damaged ({why}). "
         "Restore it from a copy."

@@ -7,15 +7,15 @@ never mended in place: its rows are dropped, so that the items are missing, and 
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import polars as pl
 
 from .errors import DamageError, RadfsError
 from .featureset import FeatureSet, open_feature_set
-from .fsio import map_file, remove, write_atomic
+from .fsio import map_file, read_parquet, read_range, remove, write_atomic
 from .layout import ArrayLayout
 from .records import Record, record_file
+from .remote import StorePath
 from .shardfile import Shard
 from .shards import crc32, decode_index, index_size
 from .store import Store
@@ -190,21 +190,22 @@ def _shard(feature_set: FeatureSet, record: Record, *, deep: bool) -> Iterator[t
         yield ("row", f"{name} {problem}, in {len(bad)} rows", bad) if bad else ("file", f"{name} {problem}", None)
 
 
-def _wrong_file(path: Path, array: ArrayLayout, stored: dict[str, int], *, deep: bool) -> str:
+def _wrong_file(path: StorePath, array: ArrayLayout, stored: dict[str, int], *, deep: bool) -> str:
     """What is wrong with a shard file: empty if nothing is."""
     tail = index_size(array.chunks_per_shard)
     try:
-        data = map_file(path)
+        length = path.stat().st_size
+        if length != stored["bytes"] or length < tail:
+            return f"has {length} bytes in place of {stored['bytes']}"
+        index = read_range(path, length - tail, length)
+        chunk_bytes = None if array.compressed else array.chunk_bytes
+        decode_index(index, payload_bytes=length - tail, chunk_bytes=chunk_bytes, where=path.name)
+        found = crc32(map_file(path)) if deep else stored["crc32"]
     except FileNotFoundError:
         return "is missing"
-    if len(data) != stored["bytes"] or len(data) < tail:
-        return f"has {len(data)} bytes in place of {stored['bytes']}"
-    try:
-        size = None if array.compressed else array.chunk_bytes
-        decode_index(data[-tail:].tobytes(), payload_bytes=len(data) - tail, chunk_bytes=size, where=path.name)
     except DamageError as error:
         return f"is damaged: {error}"
-    if deep and (found := crc32(data)) != stored["crc32"]:
+    if found != stored["crc32"]:
         return f"fails its checksum (stored {stored['crc32']:08x}, found {found:08x})"
     return ""
 
@@ -245,7 +246,7 @@ def _tables(store: Store) -> Iterator[Finding]:
     for pattern in ("items/*/*.parquet", "cohorts/*/*/*.parquet", "results/*/*.parquet"):
         for path in store.root.glob(pattern):
             try:
-                pl.read_parquet(path)
+                read_parquet(path)
             except (OSError, RadfsError, pl.exceptions.PolarsError) as error:
                 name = "/".join(path.parts[-3:])
                 yield Finding("", -1, -1, "table", f"{name} cannot be read ({type(error).__name__}): restore it")

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from .errors import StoreError
 from .featureset import FeatureSet, ShardPlan
-from .fsio import fsync_folder, make_folder, remove, write_new, write_synced
+from .fsio import fsync_folder, make_folder, move, remove, write_new, write_synced
 from .layout import SLOT_CHUNK, ArrayLayout
 from .records import Record, record_file, staged_file
 from .shards import crc32, encode_index
@@ -98,10 +99,12 @@ class ShardWriter:
                 name = array.shard_file(self.plan.shard)
                 record.files[name] = self._stage(array, record.staged_file(name))
             fsync_folder(folder)
-            path = self.feature_set.path / record_file(self.plan.view, self.plan.shard)
-            if not write_new(path, record.encode()):
+            if not _decide(self.feature_set, record):
                 discard(self.feature_set, record)
                 return False
+        except StoreError:
+            # A server that did not answer may take the record in yet. What is left behind otherwise, gc removes.
+            raise
         except BaseException:
             # A full disk, an interrupt: what is staged is of no use. Unless the record stands: then it is the data.
             if not self.feature_set.is_decided(self.plan.view, self.plan.shard):
@@ -150,11 +153,18 @@ class ShardWriter:
 
 
 def publish(feature_set: FeatureSet, record: Record) -> None:
-    """Rename the staged files of a committed shard to where Zarr looks for them; what is there already is left."""
+    """Rename the staged files of a committed shard to where Zarr looks for them; what is there already is left.
+
+    A staged file of another size than was committed came with a copy that was made while it was written: it goes.
+    """
     for name in record.files:
         make_folder((feature_set.path / name).parent)
+        staged = feature_set.path / record.staged_file(name)
         try:
-            (feature_set.path / record.staged_file(name)).replace(feature_set.path / name)
+            if staged.stat().st_size != record.files[name]["bytes"]:
+                remove(staged)
+                continue
+            move(staged, feature_set.path / name)
         except FileNotFoundError:  # done before, or by another process
             continue
         fsync_folder((feature_set.path / name).parent)
@@ -168,8 +178,17 @@ def discard(feature_set: FeatureSet, record: Record) -> None:
 
 def abandon(feature_set: FeatureSet, view: int, shard: int) -> bool:
     """Decide that a shard will never be: its items are missing and get other rows. False if it is decided already."""
-    record = Record(feature_set.name, view, shard, shard * feature_set.layout.shard_rows, "0" * 12, "abandoned")
-    return write_new(feature_set.path / record_file(view, shard), record.encode())
+    return _decide(feature_set, abandoned(feature_set, view, shard))
+
+
+def abandoned(feature_set: FeatureSet, view: int, shard: int) -> Record:
+    """The record of a shard that will never be."""
+    return Record(feature_set.name, view, shard, shard * feature_set.layout.shard_rows, "0" * 12, "abandoned")
+
+
+def _decide(feature_set: FeatureSet, record: Record) -> bool:
+    """Create the record of a shard. False if another one is there."""
+    return write_new(feature_set.path / record_file(record.view, record.shard), record.encode())
 
 
 def _slot_chunks(array: ArrayLayout, rows: Sequence[np.ndarray]) -> tuple[list[memoryview], list[int]]:

@@ -1,10 +1,10 @@
 """Which runs a store has results of already, from the truth files below `results/`. No torch."""
 
-from pathlib import Path
-
 import polars as pl
 
 from featurestore.errors import DamageError
+from featurestore.fsio import read_parquet
+from featurestore.remote import StorePath, each
 from featurestore.store import Store
 
 from .schema import COMMIT_FILE
@@ -15,7 +15,7 @@ class FinishedRuns:
 
     def __init__(self, store: Store) -> None:
         self._folder = store.results
-        self._parts: set[Path] = set()
+        self._parts: set[StorePath] = set()
         self._ids: set[str] = set()
 
     def refresh(self) -> set[str]:
@@ -24,15 +24,21 @@ class FinishedRuns:
         Raises:
             DamageError: a part cannot be read.
         """
-        for path in sorted(set(self._folder.glob(f"*/{COMMIT_FILE}")) - self._parts):
-            self._ids.update(_read_ids(path))
-            self._parts.add(path)
+        new = sorted(part for part in self._folder.glob("*") if part not in self._parts)
+        ids = each(lambda part: _read_ids(part / COMMIT_FILE), new)
+        for part, found in zip(new, ids, strict=True):
+            if found is not None:
+                self._ids.update(found)
+                self._parts.add(part)
         return self._ids
 
 
-def _read_ids(path: Path) -> list[str]:
+def _read_ids(path: StorePath) -> list[str] | None:
+    """The runs of a part; None if it is not committed yet."""
     try:
-        return pl.read_parquet(path, columns=["run"])["run"].to_list()
+        return read_parquet(path, columns=["run"])["run"].to_list()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except (OSError, pl.exceptions.PolarsError) as error:
         raise DamageError(
             f"results part {path.parent.name} cannot be read ({type(error).__name__}). Delete its folder below "

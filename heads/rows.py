@@ -55,9 +55,8 @@ def find_common_rows(store: Store, grid: Grid, cohort_name: str) -> CommonRows:
     samples, lost = _with_items(cohort, grid.modalities())
     features = {modality: _feature_sets(store, grid.encoders(modality), cohort_name) for modality in grid.modalities()}
     for modality, feature_sets in features.items():
-        items = list_items(store, modality=modality)
         for feature_set in feature_sets:
-            asked = items.filter(pl.col("item").is_in(samples[modality].implode()))
+            asked = list_items(store, modality=modality, only=samples[modality].to_list())
             status = feature_set.status(asked).select(pl.col("item").alias(modality), "state", "content")
             samples, failed = _committed(samples, status, feature_set, cohort_name)
             if modality == "text":

@@ -4,11 +4,12 @@
 """
 
 from collections.abc import Callable
-from pathlib import Path
 
 import polars as pl
 
 from featurestore.catalog import Column, Table, View
+from featurestore.fsio import read_parquet
+from featurestore.remote import StorePath
 
 METRICS = {
     "auroc": "area under the ROC curve; binary: of class 1; more classes: one-versus-rest, micro-averaged",
@@ -22,11 +23,11 @@ COMMIT_FILE = "runs.parquet"
 """Of a part of the results: written last."""
 
 
-def _neighbour(table: str) -> Callable[[Path], pl.DataFrame]:
+def _neighbour(table: str) -> Callable[[StorePath], pl.DataFrame]:
     """Read another file of the part whose commit file is given."""
 
-    def load(path: Path) -> pl.DataFrame:
-        return pl.read_parquet(path.with_name(f"{table}.parquet"))
+    def load(path: StorePath) -> pl.DataFrame:
+        return read_parquet(path.with_name(f"{table}.parquet"))
 
     return load
 

@@ -40,6 +40,10 @@ def study(tmp_path):
         ("query", "SELECT 1"),
         ("info",),
         ("backbones",),
+        ("verify", "--deep"),
+        ("gc",),
+        ("reindex",),
+        ("rm", "--texts", "mine", "--yes"),
     ],
 )
 def test_light_commands_load_nothing_heavy(study, arguments):
@@ -103,13 +107,13 @@ def test_a_killed_grid_resumes_and_equals_an_uninterrupted_one(study):
         assert radfs("extract", "--backbone", encoder, cwd=study).returncode == 0
     parts = study / "radfs-store" / "results"
     for delay_s in (0.0, 0.2, 0.4):
-        before = len(list(parts.glob("[!.]*")))
+        before = len(list(parts.glob("*/runs.parquet")))
         process = subprocess.Popen([sys.executable, "-c", SLOW_TRAINING, "0.15"], cwd=study)
-        _wait_for(lambda before=before: len(list(parts.glob("[!.]*"))) > before)
+        _wait_for(lambda before=before: len(list(parts.glob("*/runs.parquet"))) > before)
         time.sleep(delay_s)
         os.kill(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-    killed_at = len(list(parts.glob("[!.]*")))
+    killed_at = len(list(parts.glob("*/runs.parquet")))
     assert 0 < killed_at < 8
     done = radfs("train", "--grid", "grid.toml", cwd=study)
     assert f"8 runs: {killed_at} done before, {8 - killed_at} trained" in done.stdout, done.stderr
@@ -126,7 +130,7 @@ def test_query_and_info_answer_while_a_grid_is_running(study):
         assert radfs("extract", "--backbone", encoder, cwd=study).returncode == 0
     process = subprocess.Popen([sys.executable, "-c", SLOW_TRAINING, "5"], cwd=study)
     try:
-        _wait_for(lambda: any((study / "radfs-store" / "results").glob("[!.]*")))
+        _wait_for(lambda: any((study / "radfs-store" / "results").glob("*/runs.parquet")))
         answer = radfs("query", "SELECT count(*) AS n FROM runs", "--csv", cwd=study)
         assert process.poll() is None
         assert answer.returncode == 0, answer.stderr

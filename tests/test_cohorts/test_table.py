@@ -52,7 +52,7 @@ def test_samples_items_and_counts(store, folder):
         ("small/g1", "p1", None, "small/g1", "small/g1", text_hash("Clear."), 0, "x"),
         ("small/g2", "p2", None, "small/g2", "small/g2", text_hash("Not clear."), 1, "xy"),
     ]
-    items = {(item, modality): (path, text) for item, modality, path, text in list_items(store).iter_rows()}
+    items = {(item, modality): (path, text) for item, modality, path, text, _ in list_items(store).iter_rows()}
     assert items["small/003", "image"] == (str(folder / "c.png"), None)
     assert items["small/g1", "text"] == (None, "Clear.")
     assert ("small/003", "text") not in items

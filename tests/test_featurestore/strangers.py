@@ -141,7 +141,6 @@ def eva(folder: Path, items: dict[str, np.ndarray]) -> Path:
 
 
 EQUAL: dict[str, Callable[[Path, dict[str, np.ndarray]], Path]] = {
-    f.__name__: f
-    for f in (npy, npz, npz_compressed, npz_items, safetensors, safetensors_items, hdf5, hdf5_chunked)
+    f.__name__: f for f in (npy, npz, npz_compressed, npz_items, safetensors, safetensors_items, hdf5, hdf5_chunked)
 } | {f.__name__: f for f in (hdf5_items, parquet, parquet_folder, eva)}
 """Every way in which a source may come, by name."""
