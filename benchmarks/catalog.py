@@ -190,9 +190,7 @@ def grow(root: Path, rows: int) -> None:
     """Stage by stage: fold what came, then one shard more."""
     _, feature_set = the_store(root)
     done, base = 0, 0.0
-    print(
-        f"{'shards':>8}{'rows':>12}{'fold of these s':>17}{'listing s':>11}{'one shard more s':>18}{'less listing':>14}{'growth':>8}"
-    )
+    print(f"{'shards':>8}{'rows':>12}{'fold s':>9}{'listing s':>11}{'one more s':>12}{'less listing':>14}{'growth':>9}")
     for stage in sorted({*(s for s in STAGES if s < rows), rows}):
         shards = stage // SHARD_ROWS
         decide(feature_set, range(done, shards))
@@ -204,10 +202,8 @@ def grow(root: Path, rows: int) -> None:
             more.append(alone(fold, root)[0])
         done, one = shards + 3, statistics.median(more)
         base = base or one - look
-        print(
-            f"{shards:>8,}{stage:>12,}{folded:>17.2f}{look:>11.3f}{one:>18.3f}{one - look:>14.3f}{(one - look) / base:>7.2f}x",
-            flush=True,
-        )
+        cost = f"{folded:>9.2f}{look:>11.3f}{one:>12.3f}{one - look:>14.3f}{(one - look) / base:>8.2f}x"
+        print(f"{shards:>8,}{stage:>12,}{cost}", flush=True)
 
 
 def main() -> None:

@@ -13,7 +13,9 @@ QUESTIONS = {
         SELECT f.feature_set, f.modality, f.stored_as, f.tokens, f.dim, s.view, coalesce(r.done, 0) AS done,
             coalesce(r.failed, 0) AS failed, coalesce(s.megabytes, 0) AS megabytes, f.licence
         FROM feature_sets f
-        LEFT JOIN (SELECT feature_set, view, sum(bytes) / 1e6 AS megabytes FROM shards GROUP BY ALL) s USING (feature_set)
+        LEFT JOIN (
+            SELECT feature_set, view, sum(bytes) / 1e6 AS megabytes FROM shards GROUP BY ALL
+        ) s USING (feature_set)
         LEFT JOIN (
             SELECT feature_set, view, count(*) FILTER (state = 'done') AS done,
                 count(*) FILTER (state = 'failed') AS failed
@@ -21,12 +23,15 @@ QUESTIONS = {
         ) r ON r.feature_set = s.feature_set AND r.view = s.view
         ORDER BY f.feature_set, s.view""",
     "coverage": """
-        SELECT s.cohort, r.feature_set, any_value(c.n_samples) AS samples, count(*) AS with_tokens
-        FROM samples s
-        JOIN cohorts c USING (cohort, cohort_key)
-        JOIN feature_sets f ON true
-        JOIN feature_rows r ON r.feature_set = f.feature_set AND r.view = 0 AND r.state = 'done'
-            AND r.item = CASE f.modality WHEN 'image' THEN s.image ELSE s.text END
+        WITH now AS (FROM samples SEMI JOIN cohorts USING (cohort, cohort_key)), parts AS (
+            SELECT cohort, 'image' AS modality, image AS item FROM now WHERE image IS NOT NULL
+            UNION ALL SELECT cohort, 'text', text FROM now WHERE text IS NOT NULL
+        )
+        SELECT cohort, r.feature_set, any_value(n_samples) AS samples, count(*) AS with_tokens
+        FROM parts
+        JOIN feature_rows r ON r.item = parts.item AND r.view = 0 AND r.state = 'done'
+        JOIN feature_sets f ON f.feature_set = r.feature_set AND f.modality = parts.modality
+        JOIN cohorts USING (cohort)
         GROUP BY ALL ORDER BY ALL""",
     "runs": "SELECT cohort, method, backbone, text_encoder, count(*) AS runs FROM results GROUP BY ALL ORDER BY ALL",
 }

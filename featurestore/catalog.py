@@ -38,12 +38,11 @@ _STORAGE_VERSION = "v1.5.0"  # so that DuckDB 1.5 opens the file too
 _QUESTIONS = ("SELECT", "EXPLAIN", "MULTI")
 """Kinds of statement that `query` takes, as DuckDB calls them; MULTI is a PIVOT. SHOW and DESCRIBE are SELECTs."""
 
-_LOCKED: dict[str, Any] = {
+_CLOSED: dict[str, Any] = {
     "enable_external_access": "false",
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
     "python_enable_replacements": "false",
-    "lock_configuration": "true",
 }
 
 
@@ -218,7 +217,7 @@ class Catalog:
 
     @contextmanager
     def _open(self, file: Path, wait_s: float, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
-        config: dict[str, Any] = dict(_LOCKED) if read_only else {"storage_compatibility_version": _STORAGE_VERSION}
+        config: dict[str, Any] = dict(_CLOSED) if read_only else {"storage_compatibility_version": _STORAGE_VERSION}
         if file == self.store.catalog and not self._may_write():
             config["temp_directory"] = str(store_folder(self.store.root) / "spill")
         deadline = time.monotonic() + wait_s
@@ -242,6 +241,8 @@ class Catalog:
         try:
             if is_new:  # as private, or as shared, as the folder that it lies in
                 file.chmod(file.parent.stat().st_mode & 0o666)
+            # The bar would go to the standard output, into the midst of a CSV. No question may set anything else.
+            connection.execute("SET enable_progress_bar = false; SET lock_configuration = true")
             yield connection
         finally:
             connection.close()

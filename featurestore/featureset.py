@@ -247,17 +247,16 @@ class FeatureSet:
         Shards that were allocated before and are not decided come first, whole and in the same rows; new rows follow
         in whole shards, so that no shard is ever written twice. Any number of processes may plan at once.
         """
-        status = self._compare(items, view)
-        self._restamp(status)
-        again = ["missing", "failed"] if retry_failed else ["missing"]
-        wanted = status.filter(pl.col("state").is_in(again))["item"]
+        wanted = fresh = items["item"]
         while True:
+            # What is open comes before what is missing: a shard that is decided between the two looks is then still
+            # open here, where the other way round its items would be neither, and get other rows.
             allocations = self.allocations()
             pending = self._undecided(allocations, view)
-            # Where an item has several rows, the newest is the one that counts, or will: no older one helps.
-            counting = pending.filter(~pl.col("row").is_in(self.dropped(view).implode())).sort("row")
-            counting = counting.unique("item", keep="last").filter(pl.col("item").is_in(wanted.implode()))
-            counting = _newer_than(self._newest(view, counting["item"]), counting)
+            counting = self._counting(pending, view)
+            missing = self._wanted(items.filter(items["item"].is_in(fresh.implode())), view, retry_failed=retry_failed)
+            wanted = wanted.filter(~wanted.is_in(fresh.implode()) | wanted.is_in(missing.implode()))
+            counting = counting.filter(pl.col("item").is_in(wanted.implode()))
             fresh = wanted.filter(~wanted.is_in(counting["item"].implode()))
             if fresh.is_empty():
                 break
@@ -269,6 +268,20 @@ class FeatureSet:
             for (shard,), part in shards.group_by("shard", maintain_order=True)
             if isinstance(shard, int)
         ]
+
+    def _wanted(self, items: pl.DataFrame, view: int, *, retry_failed: bool) -> pl.Series:
+        """Those of `items` that are missing, or failed and are to be tried again."""
+        status = self._compare(items, view)
+        self._restamp(status)
+        return status.filter(pl.col("state").is_in(["missing", "failed"] if retry_failed else ["missing"]))["item"]
+
+    def _counting(self, pending: pl.DataFrame, view: int) -> pl.DataFrame:
+        """The open rows that will count once they are made. Of the rows of an item the newest does: no older helps."""
+        rows = pending.filter(~pl.col("row").is_in(self.dropped(view).implode())).sort("row")
+        rows = rows.unique("item", keep="last", maintain_order=True)
+        done = self._newest(view, rows["item"]).select("item", newest="row")
+        newest = pl.col("newest")  # equal to the row where that was committed this moment
+        return rows.join(done, on="item", how="left").filter(newest.is_null() | (pl.col("row") >= newest))
 
     def _undecided(self, allocations: list[Allocation], view: int) -> pl.DataFrame:
         """Rows of allocated shards without a record: columns of `ROW_SCHEMA` and `shard`. Reads only what has some."""
@@ -362,14 +375,6 @@ def find_one_feature_set(store: Store, name: str) -> FeatureSet:
     if len(found) > 1:
         raise DataError(f"the store has several feature sets of {name}: {', '.join(s.name for s in found)}. Name one.")
     return found[0] if found else open_feature_set(store, name)
-
-
-def _newer_than(committed: pl.DataFrame, pending: pl.DataFrame) -> pl.DataFrame:
-    """The pending rows of items that have no newer committed one."""
-    done = committed.select("item", newest="row")
-    return pending.join(done, on="item", how="left").filter(
-        pl.col("newest").is_null() | (pl.col("row") > pl.col("newest"))
-    )
 
 
 def _read_allocation(path: StorePath) -> pl.DataFrame:

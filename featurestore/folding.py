@@ -129,6 +129,8 @@ class Fold:
         self._connection = connection
         self._tables = tables
         self._root = root
+        self._touched: set[str] = set()
+        """Tables with keys whose rows must be looked at again, in the temporary table `touched_<name>`."""
 
     def run(self, listing: Listing) -> None:
         """Let the tables hold what these truth files hold.
@@ -137,17 +139,13 @@ class Fold:
             DamageError: a truth file cannot be read; names it.
         """
         before = folded(self._connection)
-        for table in self._tables:
-            if table.key:
-                self._sql(f'CREATE OR REPLACE TEMP TABLE "touched_{table.name}" (key_hash UBIGINT)')
         for truth, files in listing.items():
             old = before.pop(truth, {})
             self._remove(truth, [path for path, stamp in old.items() if files.get(path) != stamp])
             self._add(truth, {path: stamp for path, stamp in files.items() if old.get(path) != stamp})
         for table in self._tables:
-            if table.key:
+            if table.name in self._touched:
                 self._recount(table)
-                self._sql(f'DROP TABLE "touched_{table.name}"')
 
     def _of(self, truth: str) -> list[Table]:
         return [table for table in self._tables if table.truth == truth]
@@ -201,10 +199,13 @@ class Fold:
             self._connection.unregister("incoming")
 
     def _touch(self, table: Table, which: str) -> None:
-        if table.key:
-            self._sql(
-                f'INSERT INTO "touched_{table.name}" SELECT DISTINCT key_hash FROM truth."{table.name}" t {which}'
-            )
+        """Note the keys of these rows, whatever becomes of the rows themselves."""
+        if not table.key:
+            return
+        if table.name not in self._touched:
+            self._sql(f'CREATE OR REPLACE TEMP TABLE "touched_{table.name}" (key_hash UBIGINT)')
+            self._touched.add(table.name)
+        self._sql(f'INSERT INTO "touched_{table.name}" SELECT DISTINCT key_hash FROM truth."{table.name}" t {which}')
 
     def _touch_dependent(self, table: Table) -> None:
         """Touch the rows of other tables that rows of these files (`file_numbers`) of this table speak of."""

@@ -4,7 +4,7 @@ import polars as pl
 
 from .errors import DataError
 from .foreign import Foreign
-from .items import list_items
+from .items import list_datasets, list_items
 from .store import Store
 
 _SHOWN = 3
@@ -46,11 +46,11 @@ def _full_id(item: str, dataset: str | None) -> str:
 
 
 def _next_step(store: Store, modality: str, unknown: str, dataset: str | None, known: int) -> str:
-    folders = sorted(p.name for p in store.items.iterdir()) if store.items.is_dir() else []
-    fitting = [f for f in folders if len(list_items(store, modality=modality, only=[f"{f}/{unknown}"]))]
+    datasets = list_datasets(store)
+    fitting = [f for f in datasets if len(list_items(store, modality=modality, only=[f"{f}/{unknown}"]))]
     if dataset is None and fitting:
         return f"They are bare keys: give --dataset {fitting[0]}."
     build = "Build a cohort that has them first (`radfs cohort build --help`)"
     if known:
         return f"{build}, or leave them out by --skip-unknown."
-    return f"{build}; the store has items of {', '.join(folders) or 'no dataset'}."
+    return f"{build}; the store has items of {', '.join(datasets) or 'no dataset'}."

@@ -153,7 +153,7 @@ def _layout(
         if foreign.dense and longest > 1:
             raise DataError(
                 f"the reports stand in an array of {longest} tokens each, so most were padded, and padding would count "
-                "as words. Save the real tokens back to back, [all tokens, dim], and their bounds, [N + 1], as `offsets`."
+                "as words. Save the real tokens back to back, [all tokens, dim], and their N + 1 bounds as `offsets`."
             )
         tokens, description = max(_CONTEXT, 1 << (longest - 1).bit_length()), f"tokens x {foreign.dim}, made elsewhere"
     layout = FeatureLayout(

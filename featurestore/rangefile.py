@@ -68,15 +68,7 @@ class RangeFile(ShardFile):
         if self._handle is not None:
             super().expect(at, size)
         elif self._whole:
-            _pool("copies", _COPIES_AT_ONCE).submit(self._open)  # what goes wrong, the read will say
-
-    def view(self, at: int, size: int) -> np.ndarray:
-        """As `ShardFile.view`; not mapped where the file is not on this machine."""
-        if self._whole:
-            return super().view(at, size)
-        raw = np.empty(size, np.uint8)
-        self.read(at, raw)
-        return raw
+            _pool("copies", _COPIES_AT_ONCE).submit(self._open_anew)  # what goes wrong, the read will say
 
     def _wants_whole(self, more: int) -> bool:
         self._ranged += more
@@ -97,6 +89,7 @@ class RangeFile(ShardFile):
                 raise
             if len(data) != size:
                 self._compare_size(path)
+                raise self.damage(f"ends after {at + len(data)} of {self.size} bytes")
             self._objects = (path, *self._objects[-1:])
             return data
         raise self.damage(f"is gone: the commit record promises {self.size} bytes, found 0")

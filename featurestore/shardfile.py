@@ -1,8 +1,8 @@
 """One committed shard, open for reading. Nothing is believed before it was checked.
 
 A row's place comes from the shard's own index, so one random row costs one row. Files are read by offset: a file that
-shrinks or a disk that fails is an error then, where touching a map of it would kill the process. `view` maps a file,
-for rows that were read before and are still in memory: that saves the system's copy.
+shrinks or a disk that fails is an error then, where touching a map of it would kill the process. Files are mapped for
+rows that were read before and are still in memory: that saves the system's copy.
 """
 
 import mmap
@@ -66,11 +66,11 @@ class ShardFile:
         Raises:
             DamageError: the file is gone, has another size, or cannot be read.
         """
-        fd = self._open().fd
+        handle = self._open()
         rest = into.data
         try:
             while rest:
-                got = os.preadv(fd, [rest], at, 0 if wait else _CACHED_ONLY)
+                got = os.preadv(handle.fd, [rest], at, 0 if wait else _CACHED_ONLY)
                 at, rest = at + got, rest[got:]
                 if rest and not wait:
                     return False
@@ -84,8 +84,9 @@ class ShardFile:
 
     def expect(self, at: int, size: int) -> None:
         """Let the system fetch these bytes while we do something else."""
+        handle = self._open()
         if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(self._open().fd, at, size, os.POSIX_FADV_WILLNEED)
+            os.posix_fadvise(handle.fd, at, size, os.POSIX_FADV_WILLNEED)
 
     def view(self, at: int, size: int) -> np.ndarray:
         """Bytes of the file, mapped: uint8 [size]."""
@@ -102,8 +103,7 @@ class ShardFile:
         return DamageError(f"{self.where}: the file {found}. {self._repair}")
 
     def _open(self) -> _Handle:
-        handle = self._handle
-        return handle if handle is not None else self._open_anew()
+        return self._handle or self._open_anew()
 
     def _open_anew(self) -> _Handle:
         for path in self._paths:
@@ -156,7 +156,7 @@ class ShardArray:
 
     @cached_property
     def places(self) -> np.ndarray:
-        """int64 [rows]: the unit at which each row begins as `read` and `view` count, -1 where it is absent."""
+        """int64 [rows]: the unit at which each row begins as `read` counts, -1 where it is absent."""
         if self.array.compressed:
             return np.where(self._offsets < 0, -1, np.arange(len(self._offsets)))
         return np.where(self._offsets < 0, -1, self._offsets // self.array.unit_bytes)
@@ -195,10 +195,6 @@ class ShardArray:
             start, stop = max(chunk * step, origin), min((chunk + 1) * step, last * self._unit_bytes)
             into[start - origin : stop - origin] = unpacked[start - chunk * step : stop - chunk * step]
         return True
-
-    def view(self, first: int, last: int) -> np.ndarray:
-        """The bytes of units [first, last) of an array without compression, mapped."""
-        return self.file.view(first * self._unit_bytes, (last - first) * self._unit_bytes)
 
     def _unpack(self, chunk: int, raw: np.ndarray, begin: int) -> np.ndarray:
         assert self._packed is not None

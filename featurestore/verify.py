@@ -160,17 +160,17 @@ def _view(feature_set: FeatureSet, view: int, report: VerifyReport, *, deep: boo
 
 
 def _counting(feature_set: FeatureSet, view: int, records: dict[int, Record]) -> dict[int, list[int]]:
-    """By shard, the rows that are done and count: the newest of each item, less those that were dropped.
+    """By shard, the rows that are done and count: the newest of each item, unless that was dropped.
 
     Made from the records themselves, not from the index over them.
     """
     frames = [record.frame() for record in records.values() if record.items]
     if not frames:
         return {}
-    rows = pl.concat(frames).filter(~pl.col("row").is_in(feature_set.dropped(view).implode()))
-    newest = rows.sort("row").unique("item", keep="last", maintain_order=True).filter(pl.col("state") == "done")
+    newest = pl.concat(frames).sort("row").unique("item", keep="last", maintain_order=True)
+    dropped = pl.col("row").is_in(feature_set.dropped(view).implode())
     by_shard: dict[int, list[int]] = {}
-    for shard, row in newest.select("shard", "row").iter_rows():
+    for shard, row in newest.filter((pl.col("state") == "done") & ~dropped).select("shard", "row").iter_rows():
         by_shard.setdefault(shard, []).append(row)
     return dict(sorted(by_shard.items()))
 

@@ -289,6 +289,10 @@ def test_a_question_is_answered(asked, sql):
     assert not asked.query(sql).is_empty()
 
 
+def test_a_slow_answer_prints_no_progress_bar(asked):
+    assert asked.query("SELECT current_setting('enable_progress_bar')").item() is False
+
+
 def test_parameters_are_bound(store, catalog):
     add_texts(store, {"1": "clear", "2": "no"})
     catalog.fold()

@@ -48,8 +48,9 @@ def test_large_arrays_come_in_pieces(tmp_path, monkeypatch):
     monkeypatch.setattr("featurestore.foreign_parquet._BATCH_BYTES", 100)
     items = strangers.dense(50)
     for make in (strangers.hdf5_chunked, strangers.hdf5, strangers.parquet, strangers.npz_compressed):
-        found = everything(make(tmp_path, items))
-        assert all(np.array_equal(found[k], items[k]) for k in items)
+        with open_foreign(make(tmp_path, items)) as source:
+            for i in [*range(50), *reversed(range(50))]:
+                assert np.array_equal(source.read(i), items[source.ids[i]]), (make, i)
 
 
 def test_fortran_order_and_half_precision(tmp_path):
@@ -144,9 +145,7 @@ def test_a_container_with_several_arrays_asks_which(tmp_path):
 # shapes
 
 
-@pytest.mark.parametrize(
-    "make", [strangers.npz_items, strangers.safetensors_items, strangers.hdf5_items, strangers.eva]
-)
+@pytest.mark.parametrize("name", ["npz_items", "safetensors_items", "hdf5_items", "eva"])
 def test_different_widths_are_refused(tmp_path, name):
     path = strangers.EQUAL[name](tmp_path, {"a": np.zeros((2, 4), np.float32), "b": np.zeros((2, 5), np.float32)})
     with pytest.raises(DataError, match="item b is 5 wide and a 4"):
@@ -352,7 +351,7 @@ def test_ten_terabytes_in_a_tiny_file_are_refused_before_anything_is_allocated(t
         for name, path in sources.items():
             with pytest.raises(DataError) as refused:
                 everything(path)
-            assert "MemoryError" not in str(refused.value), name
+            assert not any(word in str(refused.value) for word in ("MemoryError", "RuntimeError")), name
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 

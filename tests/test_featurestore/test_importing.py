@@ -138,6 +138,7 @@ def test_values_that_are_not_finite_fail_alone(store, tmp_path, small_shards):
     assert report.imported == 6
     assert sorted(report.failed) == ["d/k3", "d/k5", "d/k6"]
     assert "not finite in float16" in report.failed["d/k6"]
+    assert sum(len(r.items) for r in open_feature_set(store, report.feature_set).records()) == 9, "tried once"
     before = feature_files(store)
     again = bring(store, strangers.npz(tmp_path, items))
     assert (again.imported, again.already, again.known_failures, again.failed) == (0, 6, 3, {})
