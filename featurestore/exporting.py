@@ -154,6 +154,8 @@ def _closed(feature_set: FeatureSet, licences: Mapping[str, str]) -> list[str]:
         for cohort, licence in licences.items()
         if not is_open(licence)
     ]
+    if not licences:
+        reasons.append("nobody says which licence the data have")
     if feature_set.layout.about.get("credentialed"):
         licence = feature_set.layout.about.get("licence")
         reasons.append(f"{feature_set.name} was imported as derived from credentialed data (licence: {licence})")

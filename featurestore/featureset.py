@@ -78,6 +78,11 @@ class FeatureSet:
         return self.layout.identity
 
     @property
+    def is_imported(self) -> bool:
+        """Whether its tokens were made elsewhere, so that `radfs extract` cannot make them."""
+        return "imported" in self.layout.what
+
+    @property
     def encoder(self) -> str:
         """The encoder's name."""
         return self.layout.encoder

@@ -1,4 +1,8 @@
-"""Foreign embeddings as HDF5: a dataset `embeddings` with `ids`, or one dataset an item. Needs h5py."""
+"""Foreign embeddings as HDF5: a dataset `embeddings` with `ids`, or one dataset an item. Needs h5py.
+
+WARN: the library itself can loop or crash on some damaged files, which nothing outside it can help. The store takes no
+harm: nothing is written before a source is open, and shards are committed whole.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager

@@ -139,7 +139,7 @@ def write_new(path: StorePath, *chunks: bytes | memoryview) -> bool:
 def map_file(path: StorePath) -> np.ndarray:
     """A file's bytes, uint8, mapped for reading. Compare the length before touching any: a file may have been cut.
 
-    An object is read as it is now, past the cache (`cache.local_file` is the way through it).
+    An object is read as it is now, past the cache (`copies.local_file` is the way through it).
     """
     if isinstance(path, ObjectPath):
         return np.frombuffer(path.read_bytes(), np.uint8)

@@ -1,8 +1,8 @@
 """Many rows of a feature set into one array: run by run, in threads, each row checked.
 
 Rows that are read for the first time are read by offset in the order of the files, and their checksums compared while
-the copy is warm in the caches. What the memory does not hold is asked for at once, then read. Rows of a set that fits
-into memory are copied from maps of its files when they are read again. Rows that stand side by side are one read.
+the copy is warm in the caches. What the memory does not hold is asked for at once, then read. When they are read again,
+rows of a set on this machine that fits into memory are copied from maps of its files. Neighbours are one read.
 """
 
 import os
@@ -64,7 +64,7 @@ class Gatherer:
         layout, free = feature_set.layout, memory.available_bytes()
         width = sum(part.width(layout.dim) * np.dtype(part.dtype).itemsize for part in layout.codec.parts)
         fits = free is None or int(self._done["tokens"].sum() or 0) * width <= free // 2
-        self._fits = fits and not isinstance(feature_set.path, ObjectPath)  # an object cannot be mapped
+        self._mapped = fits and not isinstance(feature_set.path, ObjectPath)  # an object cannot be mapped
 
     def gather(
         self, base: str, rows: np.ndarray, tokens: np.ndarray, out: np.ndarray, threads: int | None = None
@@ -83,7 +83,7 @@ class Gatherer:
         """
         if len(rows):
             cells, tables = self._load(base, rows)
-            if self._fits and tables[0].is_plain and tables[0].seen[cells].all():
+            if self._mapped and tables[0].is_plain and tables[0].seen[cells].all():
                 plan = _Copies(tables[0], cells // self._shard_rows, cells, tokens, out)
             else:
                 plan = _Reads(self, tables, rows, cells, tokens, out)
@@ -95,7 +95,7 @@ class Gatherer:
     def expect(self, base: str, rows: np.ndarray, tokens: np.ndarray) -> None:
         """Let the system fetch rows that are not known to be in memory, while we do something else."""
         cells, tables = self._load(base, rows)
-        unknown = np.flatnonzero(~tables[0].seen[cells]) if self._fits else np.arange(len(rows))
+        unknown = np.flatnonzero(~tables[0].seen[cells]) if self._mapped else np.arange(len(rows))
         if len(unknown):
             plan = _Reads(self, tables, rows[unknown], cells[unknown], tokens[unknown], None)
             for piece in plan.pieces:

@@ -208,11 +208,17 @@ def _encoders(key: str, modality: str, value: object) -> tuple[str, ...]:
 
 
 def _encoder(key: str, modality: str, name: str) -> str:
-    """`name`, once its encoder is known to be of this modality; `name@key` (a feature set) is judged by its encoder."""
+    """`name`, once its encoder is known to be of this modality; `name@key` (a feature set) is judged by its encoder.
+
+    A feature set of an encoder that radfs does not have was imported: the store will tell what it is of.
+    """
+    encoder, is_set, _ = name.partition("@")
     try:
-        spec = get_spec(name.partition("@")[0])
+        spec = get_spec(encoder)
     except UnknownNameError as error:
-        raise UnknownNameError(f"{key}: {error}") from None
+        if is_set:
+            return name
+        raise UnknownNameError(f"{key}: {error} Imported embeddings are named encoder@key.") from None
     if spec.modality != modality:
         known = ", ".join(spec.name for spec in list_specs(modality))
         article = "an" if spec.modality == "image" else "a"

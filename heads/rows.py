@@ -53,7 +53,7 @@ def find_common_rows(store: Store, grid: Grid, cohort_name: str) -> CommonRows:
     """
     cohort = load_cohort(store, cohort_name)
     samples, lost = _with_items(cohort, grid.modalities())
-    features = {modality: _feature_sets(store, grid.encoders(modality), cohort_name) for modality in grid.modalities()}
+    features = {m: _feature_sets(store, m, grid.encoders(m), cohort_name) for m in grid.modalities()}
     for modality, feature_sets in features.items():
         for feature_set in feature_sets:
             asked = list_items(store, modality=modality, only=samples[modality].to_list())
@@ -67,9 +67,11 @@ def find_common_rows(store: Store, grid: Grid, cohort_name: str) -> CommonRows:
     return CommonRows(cohort, features, samples.select(cohort.samples.columns), content, tuple(lost))
 
 
-def _feature_sets(store: Store, names: tuple[str, ...], cohort_name: str) -> tuple[FeatureSet, ...]:
+def _feature_sets(store: Store, modality: str, names: tuple[str, ...], cohort_name: str) -> tuple[FeatureSet, ...]:
     found = tuple(_feature_set(store, name, cohort_name) for name in names)
     for i, feature_set in enumerate(found):
+        if feature_set.modality != modality:
+            raise DataError(f"feature set {feature_set.name} is of {feature_set.modality}s, not of {modality}s.")
         if feature_set in found[:i]:
             raise DataError(f"the grid names feature set {feature_set.name} twice: {', '.join(names)}.")
     return found
@@ -87,6 +89,12 @@ def _feature_set(store: Store, name: str, cohort_name: str) -> FeatureSet:
         names = ", ".join(s.name for s in found)
         raise DataError(f"the store has several feature sets of {name}: {names}. Name one of them in the grid.")
     return found[0]
+
+
+def _how_to_fill(feature_set: FeatureSet, cohort_name: str) -> str:
+    if feature_set.is_imported:
+        return "Take them in with `radfs import`."
+    return f"Run: {_extract_command(feature_set.encoder, cohort_name)}"
 
 
 def _extract_command(encoder: str, cohort_name: str) -> str:
@@ -133,7 +141,7 @@ def _committed(
         raise DataError(
             f"cohort {cohort_name}: {untried.height} of {samples.height} {feature_set.modality} items are not in "
             f"feature set {feature_set.name} yet, the first is {untried[feature_set.modality][0]}. "
-            f"Run: {_extract_command(feature_set.encoder, cohort_name)}"
+            f"{_how_to_fill(feature_set, cohort_name)}"
         )
     done = joined.filter(pl.col("state") == "done").drop("state").rename({"content": feature_set.name})
     return done, joined.height - done.height

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from featurestore.errors import DataError, UnknownNameError
@@ -94,3 +95,21 @@ def test_estimate_says_what_it_takes(study):
     text = study("estimate", "--backbone", "tiny", "--items", "377110", "--trial", "4").output
     assert "377,110 images without tokens" in text
     assert "by a trial of 4 on this machine" in text
+
+
+def test_embeddings_made_elsewhere_are_trained_on(study, tmp_path):
+    rng = np.random.default_rng(0)
+    np.save("mine.npy", rng.normal(size=(48, 7, 16)).astype("f4"))
+    (tmp_path / "mine.ids.txt").write_text("".join(f"mine/images/{i:04d}.png\n" for i in range(48)))
+    said = study("import", "mine.npy", "--encoder", "my-vit", "--modality", "image", "--revision", "1").output
+    assert "48" in said
+    (name,) = [s.name for s in list_feature_sets(open_store(tmp_path / "radfs-store")) if s.is_imported]
+    grid = (tmp_path / "grid.toml").read_text()
+    (tmp_path / "grid.toml").write_text(grid.replace('"tiny"', f'"{name}"'))
+    assert "8 trained" in study("train", "--grid", "grid.toml").output
+    (tmp_path / "grid.toml").write_text(grid.replace('"tiny-text"', f'"{name}"'))
+    with pytest.raises(DataError, match="is of images, not of texts"):
+        study("train", "--grid", "grid.toml")
+    (tmp_path / "grid.toml").write_text(grid.replace('"tiny"', '"my-vit"'))
+    with pytest.raises(UnknownNameError, match="Imported embeddings are named encoder@key"):
+        study("train", "--grid", "grid.toml")

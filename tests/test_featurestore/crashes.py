@@ -31,17 +31,22 @@ def watched(before: Before, after: After = lambda *_: None) -> Iterator[None]:
     A write is made in two halves, so that it can be torn.
     """
     real = {name: getattr(os, name) for name in CALLS}
+    looking = [False]  # what `before` and `after` do themselves is no part of the operation
 
     def wrapper(name: str) -> Callable:
         def call(*arguments, **keywords):
-            if not _changes(name, arguments):
+            if looking[0] or not _changes(name, arguments):
                 return real[name](*arguments, **keywords)
             if name == "writev" and sum(map(len, arguments[1])) > 1:
                 fd, (first, *_) = arguments
                 arguments = (fd, [memoryview(first)[: max(1, len(first) // 2)]])  # the caller writes the rest
-            before(name, arguments)
-            result = real[name](*arguments, **keywords)
-            after(name, arguments, keywords, result)
+            looking[0] = True
+            try:
+                before(name, arguments)
+                result = real[name](*arguments, **keywords)
+                after(name, arguments, keywords, result)
+            finally:
+                looking[0] = False
             return result
 
         return call
@@ -75,13 +80,14 @@ def failing(point: int, error: int, calls: tuple[str, ...] = ("open", "mkdir", "
     """
     seen, failed = 0, []
 
-    def before(name: str, _: tuple) -> None:
+    def before(name: str, arguments: tuple) -> None:
         nonlocal seen
         if name in calls:
             seen += 1
             if seen >= point:
                 failed.append(name)
-                raise OSError(error, os.strerror(error))
+                where = [] if isinstance(arguments[0], int) else [str(arguments[0])]
+                raise OSError(error, os.strerror(error), *where)
 
     with watched(before):
         yield failed

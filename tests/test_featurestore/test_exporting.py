@@ -218,6 +218,8 @@ def test_what_is_not_known_to_be_open_needs_the_users_word(store, tmp_path):
         assert (len(items), modality) == (11, "image")
         return {"practice": "MIT", "mimic": "PhysioNet Credentialed Health Data License 1.5.0"}
 
+    with pytest.raises(DataError, match="nobody says which licence"):
+        export(store, name, tmp_path / "e.npy", licences=lambda *_: {})
     for ending in ENDINGS:
         with pytest.raises(DataError, match=r"cohort mimic has the licence 'PhysioNet.*--i-have-the-right") as refused:
             export(store, name, tmp_path / f"e{ending}", licences=licences)
@@ -369,7 +371,7 @@ def look(*_):
 what = {"encoder": "e", "modality": "image", "preset": "float32"}
 name = import_features(store, root / "e.npy", **what, on_progress=look).feature_set
 for ending in ("npy", "parquet", "safetensors", "hf"):
-    export_features(store, name, root / f"x.{ending}", licences=lambda *_: {}, on_progress=look)
+    export_features(store, name, root / f"x.{ending}", licences=lambda *_: {"c": "MIT"}, on_progress=look)
     look()
 print(peak)
 """

@@ -260,7 +260,7 @@ def mounted(tmp_path) -> Iterator[Callable[..., None]]:
 
     yield mount
     for target in reversed(done):
-        subprocess.run(["umount", str(target)], check=True)
+        subprocess.run(["umount", "--lazy", str(target)], check=True)  # a file of it may still be mapped
 
 
 def test_a_full_disk_is_a_clear_error_and_extraction_goes_on_once_there_is_space(tmp_path, mounted):
@@ -268,7 +268,7 @@ def test_a_full_disk_is_a_clear_error_and_extraction_goes_on_once_there_is_space
     store = some_store(tmp_path / "disk", "image")
     ballast = tmp_path / "disk" / "ballast"
     free = shutil.disk_usage(tmp_path / "disk").free
-    ballast.write_bytes(bytes(max(0, free - 26 * 4096)))  # some of it fits
+    ballast.write_bytes(bytes(free - 14 * 4096))  # some of it fits
     with pytest.raises(OSError, match="No space left on device") as raised:
         extract_sets(store, "image")
     assert raised.value.filename is not None
@@ -531,8 +531,12 @@ def test_a_record_that_cannot_be_read_just_now_is_no_damage(tmp_path, monkeypatc
     store = some_store(tmp_path, "image")
     extract_sets(store, "image")
 
+    real = Path.read_bytes
+
     def refuse(self):
-        raise PermissionError(errno.EACCES, "Permission denied")
+        if self.parent.parent.name == "commits":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(self)
 
     monkeypatch.setattr(Path, "read_bytes", refuse)
     with pytest.raises(Exception, match="Permission denied") as raised:
