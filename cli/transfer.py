@@ -8,7 +8,7 @@ import typer
 from .options import DEFAULT_STORE, StoreOption
 
 if TYPE_CHECKING:
-    from featurestore.importing import ImportReport
+    from featurestore.transfer.importing import ImportReport
 
 _SHOWN = 10
 
@@ -51,9 +51,9 @@ def import_(
 
     Example: `radfs import embeddings.npy --encoder my-vit --modality image --revision 2026-03 --dataset mine`
     """
-    from featurestore.foreign import Choice
-    from featurestore.importing import import_features
     from featurestore.store import open_store
+    from featurestore.transfer.foreign import Choice
+    from featurestore.transfer.importing import import_features
 
     from .output import progress_bar
 
@@ -98,9 +98,9 @@ def export(
     """
     from cohorts import cohort_items
     from cohorts.licences import data_licences
-    from featurestore.exporting import export_features
     from featurestore.featureset import find_feature_sets
     from featurestore.store import open_store
+    from featurestore.transfer.exporting import export_features
 
     from .output import progress_bar
 

@@ -14,13 +14,13 @@ import typer
 from typer.testing import CliRunner
 
 from cli import transfer
-from featurestore import exporting
 from featurestore.errors import DataError, UnknownNameError
-from featurestore.exporting import export_features, is_open
-from featurestore.importing import import_features
 from featurestore.items import remove_texts
 from featurestore.reader import open_features
 from featurestore.store import Store, open_store
+from featurestore.transfer import exporting
+from featurestore.transfer.exporting import export_features, is_open
+from featurestore.transfer.importing import import_features
 
 from .sets import DIM, IMAGE_TOKENS, add_images, add_texts, image_layout, text_layout, tokens_of, write_all
 
@@ -49,7 +49,7 @@ def export(store: Store, name: str, out, **changes):
 def small_batches(monkeypatch):
     """Two rows a batch, so that small exports have several."""
     monkeypatch.setattr(exporting, "_BATCH_BYTES", 2 * 9 * DIM * 2)
-    monkeypatch.setattr("featurestore.export_files._PART_BYTES", 3 * 9 * DIM * 2)
+    monkeypatch.setattr("featurestore.transfer.files._PART_BYTES", 3 * 9 * DIM * 2)
 
 
 # there and back
@@ -343,9 +343,9 @@ def test_memory_stays_bounded_by_a_batch(tmp_path):
 import sys
 from pathlib import Path
 import numpy as np, polars as pl
-from featurestore import exporting, importing
-from featurestore.exporting import export_features
-from featurestore.importing import import_features
+from featurestore.transfer import exporting, importing
+from featurestore.transfer.exporting import export_features
+from featurestore.transfer.importing import import_features
 from featurestore.items import add_items
 from featurestore.store import open_store
 root = Path(sys.argv[1])

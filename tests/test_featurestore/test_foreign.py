@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from featurestore.errors import DataError, ItemError
-from featurestore.foreign import Choice, open_foreign
+from featurestore.transfer.foreign import Choice, open_foreign
 
 from . import strangers
 
@@ -44,8 +44,8 @@ def test_every_format_gives_the_same_items(tmp_path, make, kind):
 
 def test_large_arrays_come_in_pieces(tmp_path, monkeypatch):
     """A row may cost a block, never the source: with tiny blocks the same values come."""
-    monkeypatch.setattr("featurestore.foreign_hdf5._BLOCK_BYTES", 100)
-    monkeypatch.setattr("featurestore.foreign_parquet._BATCH_BYTES", 100)
+    monkeypatch.setattr("featurestore.transfer.hdf5._BLOCK_BYTES", 100)
+    monkeypatch.setattr("featurestore.transfer.parquet._BATCH_BYTES", 100)
     items = strangers.dense(50)
     for make in (strangers.hdf5_chunked, strangers.hdf5, strangers.parquet, strangers.npz_compressed):
         with open_foreign(make(tmp_path, items)) as source:
@@ -439,8 +439,8 @@ def test_nothing_of_this_loads_torch(tmp_path):
     code = f"""
 import sys
 from pathlib import Path
-from featurestore.foreign import open_foreign
-import featurestore.importing, featurestore.exporting
+from featurestore.transfer.foreign import open_foreign
+import featurestore.transfer.importing, featurestore.transfer.exporting
 with open_foreign(Path({str(path)!r})) as source:
     source.read(0)
 assert "torch" not in sys.modules and "h5py" not in sys.modules

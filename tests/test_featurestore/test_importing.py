@@ -12,13 +12,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from featurestore import importing
 from featurestore.errors import DataError, UnknownNameError
 from featurestore.featureset import list_feature_sets, open_feature_set
-from featurestore.foreign import Choice
-from featurestore.importing import import_features
 from featurestore.items import add_items, list_items
 from featurestore.reader import open_features
+from featurestore.transfer import importing
+from featurestore.transfer.foreign import Choice
+from featurestore.transfer.importing import import_features
 
 from . import strangers
 from .sets import add_images, add_texts
@@ -292,7 +292,7 @@ def test_an_interrupted_import_of_another_source_is_no_obstacle(store, tmp_path,
 KILLED = """
 import sys, time
 from pathlib import Path
-from featurestore import importing
+from featurestore.transfer import importing
 from featurestore.store import open_store
 importing.shard_rows_for = lambda **_: 4
 real = importing.ShardWriter.put

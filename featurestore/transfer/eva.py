@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .errors import DataError
+from ..errors import DataError
 from .foreign import Choice, Foreign, check_size, from_items, pick
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from .errors import DataError
+from ..errors import DataError
 from .foreign import (
     ID_KEYS,
     TOKEN_KEYS,
@@ -30,7 +30,7 @@ from .foreign import (
     pick,
     widen_bfloat16,
 )
-from .foreign_ids import ids_beside, ids_of
+from .ids import ids_beside, ids_of
 
 _NPY_HEADER = 10_000
 """Longest header of an `.npy` that is parsed; numpy's own bound."""

@@ -2,10 +2,10 @@
 
 import polars as pl
 
-from .errors import DataError
+from ..errors import DataError
+from ..items import list_datasets, list_items
+from ..store import Store
 from .foreign import Foreign
-from .items import list_datasets, list_items
-from .store import Store
 
 _SHOWN = 3
 

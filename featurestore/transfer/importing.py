@@ -16,18 +16,18 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from .claims import Claims
-from .codecs import get_codec
-from .errors import DataError, ItemError
-from .featureset import FeatureSet, ShardPlan, create_feature_set
+from ..claims import Claims
+from ..codecs import get_codec
+from ..errors import DataError, ItemError
+from ..featureset import FeatureSet, ShardPlan, create_feature_set
+from ..items import list_items
+from ..layout import FeatureLayout, shard_rows_for
+from ..reader import Features
+from ..sources import source_stamp
+from ..store import Store
+from ..writer import ShardWriter
 from .foreign import Choice, Foreign, open_foreign
-from .foreign_items import match_items
-from .items import list_items
-from .layout import FeatureLayout, shard_rows_for
-from .reader import Features
-from .sources import source_stamp
-from .store import Store
-from .writer import ShardWriter
+from .match import match_items
 
 _SHARD_ROWS = 4096
 """Most rows of a shard: more than in extraction, because a kill loses seconds, not minutes."""

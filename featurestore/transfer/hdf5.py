@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import DataError
+from ..errors import DataError
 from .foreign import (
     ID_KEYS,
     MAX_ITEM_BYTES,
@@ -24,7 +24,7 @@ from .foreign import (
     from_items,
     pick,
 )
-from .foreign_ids import ids_beside, ids_of
+from .ids import ids_beside, ids_of
 
 if TYPE_CHECKING:
     import h5py

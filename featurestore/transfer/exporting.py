@@ -22,12 +22,12 @@ from typing import Any
 
 import numpy as np
 
-from .errors import DataError, unknown_name
-from .export_files import WRITERS, Batch, Shape, Writer
-from .featureset import FeatureSet, find_feature_sets, list_feature_sets
-from .fsio import fsync_folder
-from .reader import Features, open_features
-from .store import Store
+from ..errors import DataError, unknown_name
+from ..featureset import FeatureSet, find_feature_sets, list_feature_sets
+from ..fsio import fsync_folder
+from ..reader import Features, open_features
+from ..store import Store
+from .files import WRITERS, Batch, Shape, Writer
 
 _BATCH_BYTES = 16 * 2**20
 """Of one batch. Writing nested lists as Parquet takes ten times as much for a moment."""

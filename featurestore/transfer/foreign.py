@@ -19,16 +19,16 @@ from typing import Any
 
 import numpy as np
 
-from .errors import DataError, ItemError
+from ..errors import DataError, ItemError
 
 READERS = {
-    ".npy": "foreign_arrays:open_npy",
-    ".npz": "foreign_arrays:open_npz",
-    ".safetensors": "foreign_arrays:open_safetensors",
-    ".h5": "foreign_hdf5:open_hdf5",
-    ".hdf5": "foreign_hdf5:open_hdf5",
-    ".parquet": "foreign_parquet:open_parquet",
-    ".csv": "foreign_eva:open_manifest",
+    ".npy": "arrays:open_npy",
+    ".npz": "arrays:open_npz",
+    ".safetensors": "arrays:open_safetensors",
+    ".h5": "hdf5:open_hdf5",
+    ".hdf5": "hdf5:open_hdf5",
+    ".parquet": "parquet:open_parquet",
+    ".csv": "eva:open_manifest",
 }
 """Readers by the ending of the source's name. A folder is read by its manifest.csv, or as Parquet files."""
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import DataError
+from ..errors import DataError
 from .foreign import ID_KEYS, Choice, pick
 
 
@@ -36,7 +36,7 @@ def read_ids(path: Path, column: str | None = None) -> list[str]:
     if not path.is_file():
         raise DataError(f"there is no file of ids {path}.")
     if path.suffix == ".npy":
-        from .foreign_arrays import load_npy
+        from .arrays import load_npy
 
         return ids_of(path.name, load_npy(path))
     try:

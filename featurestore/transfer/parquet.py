@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .errors import DataError
+from ..errors import DataError
 from .foreign import ID_KEYS, MAX_ITEM_BYTES, TOKEN_KEYS, Choice, Foreign, from_items, parse_tags, pick
-from .foreign_ids import read_ids
+from .ids import read_ids
 
 if TYPE_CHECKING:
     import pyarrow as pa

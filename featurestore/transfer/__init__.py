@@ -1,0 +1,1 @@
+"""In and out: embeddings made elsewhere, and embeddings for elsewhere."""
