@@ -83,6 +83,11 @@ class FeatureSet:
         return "imported" in self.layout.what
 
     @property
+    def made_by(self) -> str:
+        """The command that gives it rows."""
+        return "radfs import" if self.is_imported else f"radfs extract --backbone {self.encoder}"
+
+    @property
     def encoder(self) -> str:
         """The encoder's name."""
         return self.layout.encoder

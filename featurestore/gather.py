@@ -235,7 +235,9 @@ class _Reads:
     ) -> None:
         self._reader, self._tables, self._out = reader, tables, out
         self._codec = reader.feature_set.layout.codec
-        self._in_place = len(tables) == 1 and tables[0].array.dtype == self._codec.reads_as
+        in_place = out is not None and len(tables) == 1 and tables[0].array.dtype == self._codec.reads_as
+        self._bytes = out.reshape(-1).view(np.uint8).data if out is not None and in_place else None
+        self._line_bytes = 0 if out is None else out.shape[1] * out.itemsize
         stops = tokens.cumsum()
         if (cells[1:] < cells[:-1]).any():
             order = cells.argsort(kind="stable")
@@ -253,11 +255,13 @@ class _Reads:
         self.pieces = [_Piece(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
         self.nbytes, self._stops = int(nbytes[-1]), nbytes[lasts]
         self._rows = rows
-        self._units, self._lines = units.tolist(), (stops - tokens).tolist()
+        self._units, self._lines, self._ends = units.tolist(), (stops - tokens).tolist(), stops.tolist()
         self._begins = begins.tolist()
-        self._ends = stops.tolist()
-        self._unseen = [(~table.seen[cells] & reader.check).tolist() for table in tables]
-        self._stored = [table.checksums[cells].tolist() for table in tables]
+        self._unseen = [self._checksums(table, cells) if reader.check else None for table in tables]
+
+    def _checksums(self, table: _Table, cells: np.ndarray) -> list[int]:
+        """Of rows that were not read before; -1 for the others."""
+        return np.where(table.seen[cells], -1, table.checksums[cells].astype(np.int64)).tolist()
 
     def blocks(self, size: int) -> Iterator[slice]:
         """Shares of the work of about so many bytes."""
@@ -282,34 +286,42 @@ class _Reads:
 
     def _read(self, piece: _Piece, *, wait: bool) -> bool:
         assert self._out is not None
-        first, last = piece.first, piece.last
-        target = self._out[self._lines[first] : self._ends[last - 1]]
+        first, last, shard, _ = piece
+        start, stop = self._lines[first], self._ends[last - 1]
         parts = []
         try:
-            for number, table in enumerate(self._tables):
-                begin, end = self._begins[number][first], self._begins[number][last - 1] + self._units[last - 1]
-                size = (end - begin) * table.unit_bytes
-                raw = target.reshape(-1).view(np.uint8) if self._in_place else np.empty(size, np.uint8)
-                if not table.opened[piece.shard].read(begin, end, raw, wait=wait):
+            for table, begins, unseen in zip(self._tables, self._begins, self._unseen, strict=True):
+                begin, end = begins[first], begins[last - 1] + self._units[last - 1]
+                raw = self._place(table, end - begin, start, stop)
+                if not table.opened[shard].read(begin, end, raw, wait=wait):
                     return False
-                self._check(number, piece, raw.data)
+                if unseen is not None:
+                    self._check(table, piece, unseen, raw)
                 parts.append(raw)
         except DamageError as error:
             item = self._reader.item(self._rows[first])
             raise error if str(error).startswith("item ") else DamageError(f"item {item}: {error}") from error
-        if not self._in_place:
-            widths = [(table.array.dtype, table.array.shard_shape[-1]) for table in self._tables]
-            values = [raw.view(dtype).reshape(-1, width) for raw, (dtype, width) in zip(parts, widths, strict=True)]
-            self._codec.decode(values, out=target)
+        if self._bytes is None:
+            arrays = [table.array for table in self._tables]
+            values = [
+                np.frombuffer(raw, a.dtype).reshape(-1, a.shard_shape[-1]) for raw, a in zip(parts, arrays, strict=True)
+            ]
+            self._codec.decode(values, out=self._out[start:stop])
         return True
 
-    def _check(self, number: int, piece: _Piece, raw: memoryview) -> None:
-        unit_bytes, unseen, stored = self._tables[number].unit_bytes, self._unseen[number], self._stored[number]
+    def _place(self, table: _Table, units: int, start: int, stop: int) -> memoryview:
+        """Where stored bytes are put: where they are wanted, if they are wanted as they are."""
+        if self._bytes is None:
+            return np.empty(units * table.unit_bytes, np.uint8).data
+        return self._bytes[start * self._line_bytes : stop * self._line_bytes]
+
+    def _check(self, table: _Table, piece: _Piece, unseen: list[int], raw: memoryview) -> None:
+        """Compare the checksums of those rows that are not seen yet: `unseen` has them, -1 for the others."""
         end = 0
         for i in range(piece.first, piece.last):
-            begin, end = end, end + self._units[i] * unit_bytes
-            if unseen[i] and (found := crc32(raw[begin:end])) != stored[i]:
-                expect_checksum(self._reader.feature_set, self._reader.item(self._rows[i]), found, stored[i])
+            begin, end = end, end + self._units[i] * table.unit_bytes
+            if unseen[i] >= 0 and (found := crc32(raw[begin:end])) != unseen[i]:
+                expect_checksum(self._reader.feature_set, self._reader.item(self._rows[i]), found, unseen[i])
 
 
 def share(work: Callable[[_Task], object], tasks: Iterator[_Task], threads: int) -> None:

@@ -111,7 +111,7 @@ class Features:
             view = f" in view {self.view}" if self.view else ""
             raise DataError(
                 f"feature set {self.name} has no tokens of {', '.join(missing[:3])}{more}{view}. "
-                f"Run `radfs extract --backbone {self.feature_set.encoder}`."
+                f"Run `{self.feature_set.made_by}`."
             )
         return self._all[np.array(found, dtype=np.int64)]
 

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -60,22 +60,20 @@ class ShardFile:
         self._paths, self._promised, self._repair = paths, promised, repair
         self._handle: _Handle | None = None
 
-    def read(self, at: int, into: np.ndarray, *, wait: bool = True) -> bool:
-        """Fill `into` (uint8) from byte `at`. Without `wait` only from memory: False where that does not hold it all.
+    def read(self, at: int, into: Any, *, wait: bool = True) -> bool:
+        """Fill `into`, a buffer of bytes, from byte `at`. Without `wait` only from memory: False where that does not hold it all.
 
         Raises:
             DamageError: the file is gone, has another size, or cannot be read.
         """
-        handle = self._open()
-        rest = into.data
+        handle = self._handle or self._open_anew()
         try:
-            while rest:
-                got = os.preadv(handle.fd, [rest], at, 0 if wait else _CACHED_ONLY)
-                at, rest = at + got, rest[got:]
-                if rest and not wait:
+            while (got := os.preadv(handle.fd, [into], at, 0 if wait else _CACHED_ONLY)) < len(into):
+                if not wait:
                     return False
                 if not got:
                     raise self.damage(f"ends after {at} of {self.size} bytes")
+                at, into = at + got, into[got:]
         except OSError as error:
             if not wait:  # not in memory; or a file system that cannot tell
                 return False
@@ -84,13 +82,13 @@ class ShardFile:
 
     def expect(self, at: int, size: int) -> None:
         """Let the system fetch these bytes while we do something else."""
-        handle = self._open()
+        handle = self._handle or self._open_anew()
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(handle.fd, at, size, os.POSIX_FADV_WILLNEED)
 
     def view(self, at: int, size: int) -> np.ndarray:
         """Bytes of the file, mapped: uint8 [size]."""
-        handle = self._open()
+        handle = self._handle or self._open_anew()
         if handle.mapped is None:
             try:
                 handle.mapped = np.frombuffer(mmap.mmap(handle.fd, self.size, access=mmap.ACCESS_READ), np.uint8)
@@ -101,9 +99,6 @@ class ShardFile:
     def damage(self, found: str) -> DamageError:
         """The error that says what was found in this file."""
         return DamageError(f"{self.where}: the file {found}. {self._repair}")
-
-    def _open(self) -> _Handle:
-        return self._handle or self._open_anew()
 
     def _open_anew(self) -> _Handle:
         for path in self._paths:
@@ -143,7 +138,7 @@ class ShardArray:
         if file.size < tail:
             raise file.damage(f"has {file.size} bytes: too few for a shard")
         raw = np.empty(tail, np.uint8)
-        file.read(file.size - tail, raw)
+        file.read(file.size - tail, raw.data)
         index = decode_index(
             raw.tobytes(),
             payload_bytes=file.size - tail,
@@ -178,8 +173,8 @@ class ShardArray:
         begin = int(self._offsets[chunks].min())
         return begin, int((self._offsets[chunks] + self._sizes[chunks]).max()) - begin
 
-    def read(self, first: int, last: int, into: np.ndarray, *, wait: bool = True) -> bool:
-        """The uncompressed bytes of units [first, last), all of them present, into uint8 [units x unit_bytes].
+    def read(self, first: int, last: int, into: memoryview, *, wait: bool = True) -> bool:
+        """The uncompressed bytes of units [first, last), all of them present, into `into`: units x unit_bytes.
 
         Without `wait` only if they are in memory: False where they are not.
         """
@@ -187,13 +182,13 @@ class ShardArray:
             return self.file.read(first * self._unit_bytes, into, wait=wait)
         begin, size = self.span(first, last)
         raw = np.empty(size, np.uint8)
-        if not self.file.read(begin, raw, wait=wait):
+        if not self.file.read(begin, raw.data, wait=wait):
             return False
         step, origin = self.array.chunk_bytes, first * self._unit_bytes
         for chunk in range(first // self._chunk_units, -(-last // self._chunk_units)):
             unpacked = self._unpack(chunk, raw, begin)
             start, stop = max(chunk * step, origin), min((chunk + 1) * step, last * self._unit_bytes)
-            into[start - origin : stop - origin] = unpacked[start - chunk * step : stop - chunk * step]
+            into[start - origin : stop - origin] = unpacked[start - chunk * step : stop - chunk * step].data
         return True
 
     def _unpack(self, chunk: int, raw: np.ndarray, begin: int) -> np.ndarray:
@@ -256,7 +251,7 @@ class Shard:
         if first < 0:
             raise absent_row(self.feature_set, self.record.items[position])
         raw = np.empty(count * array.unit_bytes, np.uint8)
-        self.array(array).read(first, first + count, raw)
+        self.array(array).read(first, first + count, raw.data)
         if self.check:
             expect_checksum(
                 self.feature_set, self.record.items[position], crc32(raw), int(self.checksums(array)[position])
@@ -298,4 +293,4 @@ def absent_row(feature_set: FeatureSet, item: str) -> DamageError:
 def repair(feature_set: FeatureSet) -> str:
     """What to do about damage in a feature set."""
     more = " Where it finds nothing, delete the cache folder." if isinstance(feature_set.path, ObjectPath) else ""
-    return f"Run `radfs verify {feature_set.name} --repair`, then the same `radfs extract` again.{more}"
+    return f"Run `radfs verify {feature_set.name} --repair`, then the same `{feature_set.made_by}` again.{more}"

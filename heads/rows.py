@@ -92,9 +92,7 @@ def _feature_set(store: Store, name: str, cohort_name: str) -> FeatureSet:
 
 
 def _how_to_fill(feature_set: FeatureSet, cohort_name: str) -> str:
-    if feature_set.is_imported:
-        return "Take them in with `radfs import`."
-    return f"Run: {_extract_command(feature_set.encoder, cohort_name)}"
+    return f"Run: {feature_set.made_by}" + ("" if feature_set.is_imported else f" --cohort {cohort_name}")
 
 
 def _extract_command(encoder: str, cohort_name: str) -> str:
