@@ -32,11 +32,11 @@ _CHECKED_BYTES = 2**20
 """Read before its checksums are computed: what stays in a core's cache."""
 
 _COPIED_BYTES = 2**25
-_BLOCK_BYTES = 2**27
-"""One thread's share at a time of a large read."""
+_BLOCK_BYTES = (2**20, 2**27)
+"""Least and most that a thread takes at a time: small, so that none waits long for another; large, to read ahead."""
 
-_ALONE_BYTES = 2**21
-"""Less is not worth a second thread."""
+_BLOCKS = 8
+"""That a thread takes on average."""
 
 _Task = TypeVar("_Task")
 
@@ -87,8 +87,10 @@ class Gatherer:
                 plan = _Copies(tables[0], cells // self._shard_rows, cells, tokens, out)
             else:
                 plan = _Reads(self, tables, rows, cells, tokens, out)
-            threads = (threads or self._threads) if out.nbytes > _ALONE_BYTES else 1
-            share(plan.do, plan.blocks(min(_BLOCK_BYTES, -(-plan.nbytes // threads))), threads)
+            threads = threads or self._threads
+            least, most = _BLOCK_BYTES
+            blocks = list(plan.blocks(min(max(plan.nbytes // (threads * _BLOCKS), least), most)))
+            share(plan.do, blocks, min(threads, len(blocks)))
             for table in tables:
                 table.seen[cells] = True
 
@@ -209,7 +211,7 @@ class _Copies:
         """Copy one share."""
         opened, out = self._opened, self._out
         for shard, begin, end, start, stop in zip(*(column[block] for column in self._pieces), strict=True):
-            np.copyto(out[start:stop], opened[shard].file.view(begin, end - begin))
+            out[start:stop] = opened[shard].file.view(begin, end - begin)
 
 
 class _Piece(NamedTuple):
@@ -324,9 +326,9 @@ class _Reads:
                 expect_checksum(self._reader.feature_set, self._reader.item(self._rows[i]), found, unseen[i])
 
 
-def share(work: Callable[[_Task], object], tasks: Iterator[_Task], threads: int) -> None:
+def share(work: Callable[[_Task], object], tasks: Sequence[_Task], threads: int) -> None:
     """Do every task, in this thread and in helpers. After an error nothing more is begun; it is raised at the end."""
-    waiting = iter(list(tasks))  # a list's iterator may be shared by threads, a generator may not
+    waiting = iter(tasks)  # a list's may be shared by threads
 
     def take() -> None:
         try:

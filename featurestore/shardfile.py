@@ -61,7 +61,7 @@ class ShardFile:
         self._handle: _Handle | None = None
 
     def read(self, at: int, into: Any, *, wait: bool = True) -> bool:
-        """Fill `into`, a buffer of bytes, from byte `at`. Without `wait` only from memory: False where that does not hold it all.
+        """Fill `into`, a buffer of bytes, from byte `at`. Without `wait` only from memory: False where it is not there.
 
         Raises:
             DamageError: the file is gone, has another size, or cannot be read.

@@ -23,11 +23,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from featurestore import extract, importing
+from featurestore import extract
 from featurestore.featureset import FeatureSet, list_feature_sets
 from featurestore.gc import collect
 from featurestore.reader import open_features
 from featurestore.store import Store, open_store
+from featurestore.transfer import importing
 from featurestore.verify import verify
 
 from ..test_heads import stores

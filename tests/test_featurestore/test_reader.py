@@ -48,7 +48,7 @@ def texts(store):
 @pytest.fixture
 def small_steps(monkeypatch):
     """Cut small sets as large ones are: into many reads, shared by threads."""
-    for name, size in (("_CHECKED_BYTES", 500), ("_COPIED_BYTES", 700), ("_BLOCK_BYTES", 900), ("_ALONE_BYTES", 0)):
+    for name, size in (("_CHECKED_BYTES", 500), ("_COPIED_BYTES", 700), ("_BLOCK_BYTES", (200, 900))):
         monkeypatch.setattr(gather, name, size)
 
 
@@ -343,6 +343,8 @@ def test_threads_may_share_a_reader(store, images, small_steps):
 
 
 def test_few_files_are_kept_open(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "available_bytes", lambda: None)
+    monkeypatch.setattr(memory.require, "__kwdefaults__", {"available": lambda: None})
     monkeypatch.setattr(shardfile.resource, "getrlimit", lambda _: (8, 8))
     monkeypatch.setattr(shardfile, "_FEWEST_OPEN", 3)
     monkeypatch.setattr(ShardFile, "_opened", type(ShardFile._opened)())
@@ -372,8 +374,8 @@ def test_an_error_in_a_helper_thread_is_raised_when_all_have_stopped():
         done.append(task)
 
     with pytest.raises(ValueError, match="told to fail"):
-        gather.share(work, iter(range(1000)), 4)
+        gather.share(work, list(range(1000)), 4)
     at_the_end = list(done)
     assert at_the_end == done
-    gather.share(done.append, iter(range(5)), 4)
+    gather.share(done.append, list(range(5)), 4)
     assert sorted(done[len(at_the_end) :]) == [0, 1, 2, 3, 4]
