@@ -1,9 +1,11 @@
 """The large fault campaign: operations killed at random moments, resumed, and compared with uninterrupted ones.
 
 python -m benchmarks.faults --kills 200    # of all operations together; exits with 1 if anything was found
+python -m benchmarks.faults --walk         # a crash, a power loss and a failing disk at every point of a commit
 """
 
 import argparse
+import errno
 import os
 import random
 import sys
@@ -15,6 +17,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from tests.test_featurestore.faults import OPERATIONS, Campaign
+from tests.test_featurestore.walks import walk_collection, walk_commit, walk_failures
 
 COLUMNS = ("kills", "resumed", "lost", "duplicated", "wrong", "verify findings", "seconds")
 
@@ -24,7 +27,11 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=200, help="in total, shared among the operations")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", help="one operation: " + ", ".join(op.name for op in OPERATIONS))
+    parser.add_argument("--walk", action="store_true", help="every point of one small operation, in place of kills")
     given = parser.parse_args()
+    if given.walk:
+        walk()
+        return
     operations = [op for op in OPERATIONS if given.only in (None, op.name)]
     kills = -(-given.kills // len(operations))
     print(f"{'operation':<20}" + "".join(f"{column:>17}" for column in COLUMNS), flush=True)
@@ -46,6 +53,19 @@ def main() -> None:
             total, clean = total + tally.kills, clean and tally.clean
     print(f"{total} kills: {'nothing lost, duplicated or wrong, nothing left over' if clean else 'DAMAGE'}")
     sys.exit(not clean)
+
+
+def walk() -> None:
+    """An assertion fails where a point leaves the store in a state that it must not be in."""
+    calls = ("open", "mkdir", "writev", "fsync", "link", "replace")
+    with tempfile.TemporaryDirectory(prefix="radfs-faults-") as name:
+        folder = Path(name)
+        for layout in ("image", "text", "archive"):
+            print(f"{walk_commit(folder / layout, layout):>6} states of a commit, {layout}: sound", flush=True)
+        print(f"{walk_collection(folder / 'gc'):>6} states of a collection: sound", flush=True)
+        for error in (errno.ENOSPC, errno.EIO):
+            count = walk_failures(folder / str(error), error, calls)
+            print(f"{count:>6} points at which the disk fails, {os.strerror(error)}: sound", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """Reading and writing the feature store against np.memmap of the same numbers in one raw file, interleaved in one run.
 
-    python benchmarks/store.py [--rows 3328] [--rounds 9] [--threads 2] [--folder DIR]
+    python benchmarks/store.py [--rows 3328] [--reports 1280] [--rounds 9] [--threads 2] [--folder DIR]
 
-Only ratios of one run mean something. Rounds alternate between the two sides and medians are compared. np.memmap is
-read in the fastest plain way that numpy has for each task (found in the same run). Warm: everything is in the page
-cache. Where rows count as read before, both sides have touched all of theirs; "first read" opens both sides anew for
-every round, and the store computes the checksum of every row. Cold: files are synced and dropped from the page cache.
+Only ratios of one run mean something, and on a busy machine these swing too: a ratio is the median over rounds in which
+each side has its turn. The plain side is the fastest of the plain ways that numpy has for a task. Warm: all is in the
+page cache. "Again": rows that were read before, and maps of which every page was touched. "First": both sides are
+opened anew in every round, and the store computes the checksum of every row. Cold: files are synced and dropped from
+the page cache. Needs about 3.5 GB on the disk and 3 GB of memory.
 """
 
 import argparse
@@ -35,77 +36,28 @@ from featurestore.writer import ShardWriter
 TOKENS, DIM, CONTEXT = 196, 768, 512
 BATCH = 64
 MEAN_REPORT = 100
+
 Sides = dict[str, tuple[Callable[[], Any], Callable[[Any], object]]]
+"""Ways to do a task: what is made ready before the clock starts, and what is done with it."""
 
 
-def random_tokens(shape: tuple[int, ...], seed: int) -> np.ndarray:
-    """Finite float16 numbers that no file system can shrink."""
-    return np.random.default_rng(seed).integers(0, 2**14, shape, dtype=np.uint16).view(np.float16)
-
-
-def report_lengths(count: int, folder: Path) -> np.ndarray:
-    """Lengths of the phantom's reports in words, scaled to a mean of 100 tokens and drawn anew."""
-    scratch = open_store(folder / "phantom", create=True)
-    build_phantom(scratch, "phantom", subjects=200)
-    words = np.array([len(text.split()) for text in list_items(scratch, modality="text")["text"]])
-    drawn = np.random.default_rng(0).choice(words, count)
-    return np.clip(np.rint(drawn * MEAN_REPORT / words.mean()), 1, CONTEXT).astype(np.int64)
-
-
-def make_set(store: Store, modality: str, count: int) -> FeatureSet:
-    """An empty feature set and its items; the sources that they name are looked at by nobody here."""
-    tokens = TOKENS if modality == "image" else CONTEXT
-    rows = shard_rows_for(modality=modality, tokens=tokens, dim=DIM)
-    keys = [f"b/{modality}{i:06d}" for i in range(count)]
-    sources = {"path": keys, "text": None} if modality == "image" else {"path": None, "text": keys}
-    frame = pl.DataFrame({"item": keys, "modality": modality, **sources})
-    add_items(store, frame.cast(pl.String))
-    layout = FeatureLayout(modality, modality, DIM, tokens, False, rows, {}, {})  # type: ignore[arg-type]
-    return create_feature_set(store, layout)
-
-
-def write_set(store: Store, feature_set: FeatureSet, rows: Sequence[np.ndarray], plain: Path) -> list[list[float]]:
-    """Write all rows as shards and, shard by shard in turn, the same bytes plainly; seconds of both."""
-    modality, written = feature_set.modality, 0
-    seconds: list[list[float]] = [[], []]
-    for plan in feature_set.plan(list_items(store, modality=modality)):
-        ours = rows[written : written + len(plan.items)]
-        written += len(ours)
-        flat = np.concatenate([row.reshape(-1, DIM) for row in ours])
-
-        def through_store(plan=plan, ours=ours) -> None:
-            writer = ShardWriter(feature_set, plan)
-            for position, (item, row) in enumerate(zip(plan.items, ours, strict=True)):
-                writer.put(position, row, content=text_hash(item), stamp="absent")
-            writer.commit()
-
-        def plainly(flat=flat) -> None:
-            with plain.open("ab", buffering=0) as file:
-                file.write(flat)
-                os.fsync(file.fileno())
-
-        for side, write in enumerate((through_store, plainly)):
-            started = time.perf_counter()
-            write()
-            seconds[side].append(time.perf_counter() - started)
-    return seconds
-
-
-def medians(sides: Sides, rounds: int, folder: Path | None = None) -> dict[str, float]:
-    """Median seconds of each way, all of them in turn in every round; cold if a folder is to be dropped from the cache.
-
-    A way is what is made ready before the clock starts, and what is done with it.
-    """
+def measure(sides: Sides, rounds: int, dropped: Path | None = None) -> dict[str, np.ndarray]:
+    """Seconds of each way in each round; cold if a folder is to be dropped from the cache before."""
     taken: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(rounds):
-        for name, (prepare, run) in sides.items():
+    for number in range(rounds):
+        for name, (prepare, run) in list(sides.items())[:: 1 if number % 2 else -1]:
             ready = prepare()
-            if folder is not None:
-                drop_cache(folder)
+            if dropped is not None:
+                drop_cache(dropped)
             started = time.perf_counter()
             run(ready)
             taken[name].append(time.perf_counter() - started)
-    return {name: float(np.median(seconds)) for name, seconds in taken.items()}
+    return {name: np.array(seconds) for name, seconds in taken.items()}
+
+
+def fastest(prefix: str, times: dict[str, np.ndarray]) -> np.ndarray:
+    """Of the ways whose name begins so, the one with the least median."""
+    return min((seconds for name, seconds in times.items() if name.startswith(prefix)), key=np.median)
 
 
 def drop_cache(folder: Path) -> None:
@@ -118,257 +70,272 @@ def drop_cache(folder: Path) -> None:
             os.close(fd)
 
 
-def say(task: str, size: float, unit: str, ours: float, theirs: float | None, required: float | None = None) -> None:
-    """One line: rates of both, their ratio, and whether it is what it must be."""
-    line = f"{task:<52}{size / ours:>9.2f}"
-    if theirs is not None:
-        line += f"{size / theirs:>10.2f}  {unit:<7}{theirs / ours:>6.2f}"
+def fill_cache(folder: Path) -> None:
+    """Have all files below a folder in the page cache, each brought there in the same way.
+
+    What was written when memory was short lies there in small pieces, which are slower to read whoever does.
+    """
+    drop_cache(folder)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb", buffering=0) as file:
+                while file.read(2**20):
+                    pass
+
+
+def say(
+    task: str, size: float, unit: str, ours: np.ndarray, plain: np.ndarray | None = None, must: float | None = None
+) -> None:
+    """One line: the rates of both, the median ratio of the rounds, and whether it is what it must be."""
+    line = f"{task:<46}{size / np.median(ours):>9.2f}"
+    if plain is not None:
+        ratio = float(np.median(plain / ours))
+        line += f"{size / np.median(plain):>9.2f} {unit:<8}{ratio:>7.2f}"
+        line += f"{must:>7.2f}  {'ok' if ratio >= must else 'below'}" if must is not None else ""
     else:
-        line += f"{'':>12}{unit}"
-    if required is not None and theirs is not None:
-        line += f"{required:>6.2f}  {'ok' if theirs / ours >= required else 'below'}"
+        line += f"{'':>10}{unit}"
     print(line, flush=True)
 
 
-def best(name: str, times: dict[str, float]) -> float:
-    """The least time of the ways whose name begins so."""
-    return min(seconds for way, seconds in times.items() if way.startswith(name))
+def random_tokens(shape: tuple[int, ...], seed: int) -> np.ndarray:
+    """Finite float16 numbers that nothing can shrink."""
+    return np.random.default_rng(seed).integers(0, 2**14, shape, dtype=np.uint16).view(np.float16)
 
 
-class Images:
-    """Image tokens as a feature set and as a raw file, and the ways to read them."""
+def report_lengths(count: int, folder: Path) -> np.ndarray:
+    """Lengths of reports: those of the phantom in words, scaled to a mean of `MEAN_REPORT` tokens and drawn anew."""
+    scratch = open_store(folder / "phantom", create=True)
+    build_phantom(scratch, "phantom", subjects=200)
+    words = np.array([len(text.split()) for text in list_items(scratch, modality="text")["text"]])
+    drawn = np.random.default_rng(0).choice(words, count)
+    return np.clip(np.rint(drawn * MEAN_REPORT / words.mean()), 1, CONTEXT).astype(np.int64)
 
-    def __init__(self, store: Store, name: str, raw: Path, count: int, threads: int) -> None:
-        self.store, self.name, self.raw, self.count, self.threads = store, name, raw, count, threads
+
+def empty_set(store: Store, modality: str, count: int) -> FeatureSet:
+    """A feature set without rows, and its items. Nobody looks at the images that they name."""
+    tokens = TOKENS if modality == "image" else CONTEXT
+    keys = [f"b/{modality}{i:06d}" for i in range(count)]
+    sources = {"path": keys, "text": None} if modality == "image" else {"path": None, "text": keys}
+    add_items(store, pl.DataFrame({"item": keys, "modality": modality, **sources}).cast(pl.String))
+    rows = shard_rows_for(modality=modality, tokens=tokens, dim=DIM)
+    return create_feature_set(store, FeatureLayout(modality, modality, DIM, tokens, False, rows, {}, {}))  # type: ignore[arg-type]
+
+
+def write_set(store: Store, feature_set: FeatureSet, rows: Sequence[np.ndarray], folder: Path) -> None:
+    """Write all rows as shards and, in turn, the bytes of each shard to a plain file with fsync; say how fast."""
+    seconds: dict[str, list[float]] = {"ours": [], "plain": []}
+    plain = folder / f"plain-{feature_set.modality}"
+    written = 0
+    for plan in feature_set.plan(list_items(store, modality=feature_set.modality)):
+        part = rows[written : written + len(plan.items)]
+        flat = np.concatenate([row.reshape(-1, DIM) for row in part])
+        written += len(part)
+
+        def write_shard(plan=plan, part=part) -> None:
+            writer = ShardWriter(feature_set, plan)
+            for position, (item, row) in enumerate(zip(plan.items, part, strict=True)):
+                writer.put(position, row, content=text_hash(item), stamp="absent")
+            writer.commit()
+
+        def write_plain(flat=flat) -> None:
+            with plain.open("ab", buffering=0) as file:
+                file.write(flat)
+                os.fsync(file.fileno())
+
+        ways = [("ours", write_shard), ("plain", write_plain)]
+        for name, write in ways if plan.shard % 2 else ways[::-1]:
+            started = time.perf_counter()
+            write()
+            seconds[name].append((time.perf_counter() - started) / flat.nbytes * 1e9)
+    title = f"{feature_set.modality}: write shards, checksums and fsync"
+    say(title, 1, "GB/s", np.array(seconds["ours"]), np.array(seconds["plain"]), 0.7)
+
+
+class Task:
+    """Tokens as a feature set and as a raw file of rows of one size, and the ways to read them."""
+
+    def __init__(self, store: Store, name: str, raw: Path, shape: tuple[int, ...], threads: int) -> None:
+        self.store, self.name, self.raw, self.shape, self.threads = store, name, raw, shape, threads
         self.items = self.open().items
-        order = np.random.default_rng(3).permutation(count)
-        self.batches = [order[i : i + BATCH] for i in range(0, count, BATCH)]
-        self.out = np.zeros((count, TOKENS, DIM), np.float16)
-        self.buffer = np.zeros((BATCH, TOKENS, DIM), np.float16)
-        self.gigabytes = count * TOKENS * DIM * 2 / 1e9
+        order = np.random.default_rng(3).permutation(shape[0])
+        self.batches = [order[i : i + BATCH] for i in range(0, shape[0] - BATCH + 1, BATCH)]
+        self.out = np.zeros(shape, np.float16)
+        self.buffer = np.zeros((BATCH, *shape[1:]), np.float16)
+        self.of_batches = len(self.batches) * BATCH / shape[0]
 
     def open(self, threads: int | None = None) -> Features:
         return open_features(self.store, self.name, threads=threads or self.threads)
 
-    def memmap(self) -> np.memmap:
-        return np.memmap(self.raw, np.float16, "r", shape=(self.count, TOKENS, DIM))
+    def read(self, features: Features, places: Any, out: np.ndarray) -> None:
+        if features.modality == "image":
+            features.image_tokens(places, out=out)
+        else:
+            features.text_tokens(places, out=out.reshape(-1, DIM))
 
     def full(self, features: Features) -> None:
-        features.image_tokens(self.items, out=self.out)
+        self.read(features, self.items, self.out)
 
     def random(self, features: Features) -> None:
         places = features.locate(self.items)
         for batch in self.batches:
-            features.image_tokens(places[batch], out=self.buffer[: len(batch)])
+            self.read(features, places[batch], self.buffer)
 
-    def full_memmap(self, memmap: np.ndarray) -> None:
+    def stream(self, features: Features) -> None:
+        for _ in stream_features(features, self.items, batch_size=BATCH, shuffle_seed=0, drop_last=True):
+            pass
+
+    def memmap(self) -> np.memmap:
+        return np.memmap(self.raw, np.float16, "r", shape=self.shape)
+
+    def memmap_full(self, memmap: np.ndarray) -> None:
         np.copyto(self.out, memmap)
 
-    def full_rows(self, memmap: np.ndarray) -> None:
-        for i in range(self.count):
+    def memmap_rows(self, memmap: np.ndarray) -> None:
+        for i in range(len(memmap)):
             self.out[i] = memmap[i]
 
-    def random_loop(self, memmap: np.ndarray) -> None:
+    def memmap_loop(self, memmap: np.ndarray) -> None:
         for batch in self.batches:
             for i, j in enumerate(batch.tolist()):
                 self.buffer[i] = memmap[j]
 
-    def random_take(self, memmap: np.ndarray) -> None:
+    def memmap_take(self, memmap: np.ndarray) -> None:
         for batch in self.batches:
-            np.take(memmap, batch, axis=0, out=self.buffer[: len(batch)], mode="clip")
+            np.take(memmap, batch, axis=0, out=self.buffer, mode="clip")
 
-    def stream(self, features: Features) -> None:
-        for _ in stream_features(features, self.items, batch_size=BATCH, shuffle_seed=0):
-            pass
-
-    def check(self) -> None:
-        """Both sides hold the same numbers."""
-        self.full(self.open())
-        if not np.array_equal(self.out.view(np.uint16), self.memmap().view(np.uint16)):
-            raise SystemExit("the feature set and the raw file differ")
-
-    def known(self, features: Features) -> Callable[[], Features]:
-        """Rows that were read before, and are mapped."""
+    def again(self, features: Features) -> Callable[[], Features]:
+        """The same reader every time, all of whose rows were read and mapped before."""
         for _ in range(2):
             self.full(features)
         return lambda: features
 
-    def warm(self, rounds: int) -> None:
-        self.check()
-        ours, single = self.known(self.open()), self.known(self.open(threads=1))
-        theirs = self.memmap()
-        for task, read, ways, required in (
-            ("full read", self.full, (self.full_memmap, self.full_rows), (0.85, 0.85)),
-            ("random batches of 64 rows", self.random, (self.random_loop, self.random_take), (0.8, 0.6)),
+    def sides(self) -> dict[str, Sides]:
+        """By task, all ways to do it: `again` and `first`, ours and plain."""
+        ours, one, touched = self.again(self.open()), self.again(self.open(1)), self.memmap()
+        self.memmap_full(touched)
+        tasks: dict[str, Sides] = {}
+        for task, read, plain in (
+            ("full read", self.full, (self.memmap_full, self.memmap_rows)),
+            ("random batches of 64", self.random, (self.memmap_loop, self.memmap_take)),
         ):
-            sides: Sides = {"ours": (ours, read), "single": (single, read), "new ours": (self.open, read)}
-            sides["new single"] = (lambda: self.open(threads=1), read)
-            for number, way in enumerate(ways):
-                sides[f"memmap {number}"] = (lambda: theirs, way)
-                sides[f"new memmap {number}"] = (self.memmap, way)
-            times = medians(sides, rounds)
-            known, new = best("memmap", times), best("new memmap", times)
-            gb = self.gigabytes
-            say(f"{task}, rows read before", gb, "GB/s", times["ours"], known, required[0])
-            say("    by one thread", gb, "GB/s", times["single"], known)
-            say(f"{task}, first read with checksums", gb, "GB/s", times["new ours"], new, required[1])
-            say("    by one thread", gb, "GB/s", times["new single"], new)
-            say("    against a memmap whose pages are mapped already", gb, "GB/s", times["new ours"], known)
-        times = medians({"first": (self.open, self.stream), "again": (ours, self.stream)}, rounds)
-        say("stream, shuffled, first epoch with checksums", self.gigabytes, "GB/s", times["first"], None)
-        say("stream, shuffled, rows read before", self.gigabytes, "GB/s", times["again"], None)
+            sides: Sides = {"ours again": (ours, read), "one thread again": (one, read)}
+            sides |= {"ours first": (self.open, read), "one thread first": (lambda: self.open(1), read)}
+            for way in plain:
+                sides[f"plain again {way.__name__}"] = (lambda: touched, way)
+                sides[f"plain first {way.__name__}"] = (self.memmap, way)
+            tasks[task] = sides
+        return tasks
 
-    def cold(self, folder: Path, rounds: int) -> None:
-        sides: Sides = {
+    def streams(self) -> Sides:
+        """A stream in its first epoch and a later one."""
+        return {"first": (self.open, self.stream), "again": (self.again(self.open()), self.stream)}
+
+    def cold(self) -> Sides:
+        """What is done once after the machine was started."""
+        return {
             "full": (self.open, self.full),
-            "full memmap": (self.memmap, self.full_memmap),
+            "plain full": (self.memmap, self.memmap_full),
             "random": (self.open, self.random),
-            "random memmap": (self.memmap, self.random_loop),
+            "plain random": (self.memmap, self.memmap_loop),
             "stream": (self.open, self.stream),
         }
-        times = medians(sides, rounds, folder)
-        for task, ways in (("full read", "full"), ("random batches of 64 rows", "random")):
-            say(f"cold: {task}, with checksums", self.gigabytes, "GB/s", times[ways], times[f"{ways} memmap"])
-        say("cold: stream, shuffled, with checksums", self.gigabytes, "GB/s", times["stream"], times["random memmap"])
-
-    def zarr(self, path: Path) -> None:
-        """zarr-python on the same files, for the record."""
-        array = zarr.open_group(path, mode="r")["tokens/v0"]
-        started = time.perf_counter()
-        array.oindex[np.sort(self.batches[0])]  # type: ignore[union-attr]
-        seconds = time.perf_counter() - started
-        say("zarr-python, 64 random rows", self.buffer.nbytes / 1e9, "GB/s", seconds, None)
 
 
-class Reports:
-    """Reports as a feature set, and padded to the context length in a raw file."""
-
-    def __init__(self, store: Store, name: str, padded: Path, lengths: np.ndarray, threads: int) -> None:
-        self.store, self.name, self.padded, self.lengths, self.threads = store, name, padded, lengths, threads
-        self.items = self.open().items
-        order = np.random.default_rng(4).permutation(len(lengths))
-        self.batches = [order[i : i + BATCH] for i in range(0, len(order), BATCH)]
-        self.flat = np.zeros((int(lengths.sum()), DIM), np.float16)
-        self.buffer = np.zeros((BATCH, CONTEXT, DIM), np.float16)
-        self.out = np.zeros((len(lengths), CONTEXT, DIM), np.float16)
-
-    def open(self) -> Features:
-        return open_features(self.store, self.name, threads=self.threads)
-
-    def memmap(self) -> np.memmap:
-        return np.memmap(self.padded, np.float16, "r", shape=(len(self.lengths), CONTEXT, DIM))
-
-    def full(self, features: Features) -> None:
-        features.text_tokens(self.items, out=self.flat)
-
-    def random(self, features: Features) -> None:
-        places = features.locate(self.items)
-        for batch in self.batches:
-            features.text_tokens(places[batch], out=self.buffer.reshape(-1, DIM))
-
-    def full_memmap(self, memmap: np.ndarray) -> None:
-        np.copyto(self.out, memmap)
-
-    def random_loop(self, memmap: np.ndarray) -> None:
-        for batch in self.batches:
-            for i, j in enumerate(batch.tolist()):
-                self.buffer[i] = memmap[j]
-
-    def random_take(self, memmap: np.ndarray) -> None:
-        for batch in self.batches:
-            np.take(memmap, batch, axis=0, out=self.buffer[: len(batch)], mode="clip")
-
-    def stream(self, features: Features) -> None:
-        for _ in stream_features(features, self.items, batch_size=BATCH, shuffle_seed=0):
-            pass
-
-    def warm(self, rounds: int) -> None:
-        known, theirs = self.open(), self.memmap()
-        self.full(known)
-        self.full(known)
-        krows = len(self.lengths) / 1e3
-        sides: Sides = {
-            "random": (lambda: known, self.random),
-            "new random": (self.open, self.random),
-            "random memmap loop": (lambda: theirs, self.random_loop),
-            "random memmap take": (lambda: theirs, self.random_take),
-            "new random memmap": (self.memmap, self.random_loop),
-            "full": (lambda: known, self.full),
-            "new full": (self.open, self.full),
-            "full memmap": (lambda: theirs, self.full_memmap),
-            "new full memmap": (self.memmap, self.full_memmap),
-            "stream": (lambda: known, self.stream),
-        }
-        times = medians(sides, rounds)
-        memmap = best("random memmap", times)
-        say("text, random batches of 64, rows read before", krows, "krows/s", times["random"], memmap, 3)
-        say("text, random batches, first read with checksums", krows, "krows/s", times["new random"], memmap, 3)
-        say("text, full read, rows read before", krows, "krows/s", times["full"], times["full memmap"], 3)
-        say("text, full read, first read", krows, "krows/s", times["new full"], times["new full memmap"], 3)
-        say("text, stream, shuffled", krows, "krows/s", times["stream"], memmap)
-
-    def cold(self, folder: Path, rounds: int) -> None:
-        sides: Sides = {"ours": (self.open, self.random), "memmap": (self.memmap, self.random_loop)}
-        times = medians(sides, rounds, folder)
-        krows = len(self.lengths) / 1e3
-        say("cold: text, random batches, with checksums", krows, "krows/s", times["ours"], times["memmap"])
+def warm(kind: str, task: Task, size: float, unit: str, rounds: int, must: dict[str, tuple[float, float]]) -> None:
+    """Say all that is measured warm; `must` has the least ratio of rows read again and for the first time."""
+    for title, sides in task.sides().items():
+        times = measure(sides, rounds)
+        done = size * task.of_batches if "random" in title else size
+        for state, least in zip(("again", "first"), must[title], strict=True):
+            plain = fastest(f"plain {state}", times)
+            checked = ", checksums" if state == "first" else ""
+            say(f"{kind}: {title}, {state}{checked}", done, unit, times[f"ours {state}"], plain, least)
+            say("    by one thread", done, unit, times[f"one thread {state}"], plain)
+        say("    first against a map touched before", done, unit, times["ours first"], fastest("plain again", times))
+    times = measure(task.streams(), rounds)
+    for state in ("first", "again"):
+        say(f"{kind}: stream, shuffled, {state}", size * task.of_batches, unit, times[state])
 
 
-def write_images(store: Store, raw: Path, count: int) -> FeatureSet:
-    """Write the image set and the raw file, and say how fast."""
-    feature_set = make_set(store, "image", count)
-    seconds = write_set(store, feature_set, random_tokens((count, TOKENS, DIM), 0), raw)
-    ours, theirs = (float(np.median(side)) for side in seconds)
-    gb = feature_set.layout.shard_rows * TOKENS * DIM * 2 / 1e9
-    say("writing a shard: checksums, record, fsync", gb, "GB/s", ours, theirs, 0.7)
-    return feature_set
+def cold(kind: str, task: Task, size: float, unit: str, rounds: int, folder: Path) -> None:
+    """Say all that is measured cold."""
+    times = measure(task.cold(), rounds, folder)
+    say(f"{kind}: cold full read, checksums", size, unit, times["full"], times["plain full"])
+    size *= task.of_batches
+    say(f"{kind}: cold random batches, checksums", size, unit, times["random"], times["plain random"])
+    say(f"{kind}: cold stream, shuffled, checksums", size, unit, times["stream"], times["plain random"])
 
 
-def write_reports(store: Store, padded: Path, lengths: np.ndarray) -> FeatureSet:
-    """Write the text set, and the same reports padded."""
-    feature_set = make_set(store, "text", len(lengths))
+def zarr_python(task: Task, size: float, folder: Path) -> None:
+    """zarr-python on the same files, for the record: one random batch."""
+    array: Any = zarr.open_group(folder, mode="r")["tokens/v0"]
+    started = time.perf_counter()
+    array.oindex[np.sort(task.batches[0])]
+    seconds = np.array([time.perf_counter() - started])
+    say("image: zarr-python, 64 random rows", size * BATCH / task.shape[0], "GB/s", seconds)
+
+
+def run(folder: Path, arguments: argparse.Namespace) -> None:
+    store = open_store(folder / "store", create=True)
+    print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; {arguments.threads} threads")
+    print(f"{'':<46}{'store':>9}{'plain':>9} {'':<8}{'ratio':>7}{'must':>7}")
+
+    values = random_tokens((arguments.rows, TOKENS, DIM), 0)
+    images = empty_set(store, "image", arguments.rows)
+    write_set(store, images, values, folder)
+    fill_cache(folder)
+    gigabytes = values.nbytes / 1e9
+    image = Task(store, images.name, folder / "plain-image", values.shape, arguments.threads)
+    image.full(image.open())
+    assert np.array_equal(image.out.view(np.uint16), values.view(np.uint16))
+    del values
+    warm(
+        "image",
+        image,
+        gigabytes,
+        "GB/s",
+        arguments.rounds,
+        {"full read": (0.85, 0.85), "random batches of 64": (0.8, 0.6)},
+    )
+    zarr_python(image, gigabytes, store.features / images.name)
+
+    lengths = report_lengths(arguments.reports, folder)
     reports = [random_tokens((n, DIM), 1 + i) for i, n in enumerate(lengths.tolist())]
-    seconds = write_set(store, feature_set, reports, padded.with_name("flat"))
-    ours, theirs = (sum(side) for side in seconds)
-    say("text, writing", float(lengths.sum()) * DIM * 2 / 1e9, "GB/s", ours, theirs)
-    with padded.open("wb") as file:
+    texts = empty_set(store, "text", len(reports))
+    write_set(store, texts, reports, folder)
+    with (folder / "padded").open("wb") as file:
         for report in reports:
-            row = np.zeros((CONTEXT, DIM), np.float16)
-            row[: len(report)] = report
-            file.write(row)
-    return feature_set
+            file.write(np.concatenate([report, np.zeros((CONTEXT - len(report), DIM), np.float16)]))
+    fill_cache(folder)
+    text = Task(store, texts.name, folder / "padded", (len(reports), CONTEXT, DIM), arguments.threads)
+    warm(
+        "text",
+        text,
+        len(reports) / 1e3,
+        "krows/s",
+        arguments.rounds,
+        {"full read": (3, 3), "random batches of 64": (3, 3)},
+    )
+
+    rounds = -(-arguments.rounds // 3)
+    cold("image", image, gigabytes, "GB/s", rounds, folder)
+    cold("text", text, len(reports) / 1e3, "krows/s", rounds, folder)
+    print(f"load average {os.getloadavg()[0]:.1f}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=3328, help="images of 196 x 768 float16, 301 kB each")
-    parser.add_argument("--reports", type=int, default=1280, help="reports, 100 of 512 tokens on average")
-    parser.add_argument("--rounds", type=int, default=9, help="rounds of each task; a third of them cold")
+    parser.add_argument("--rows", type=int, default=3328, help="images, of 196 x 768 float16: 301 kB each")
+    parser.add_argument("--reports", type=int, default=1280, help="reports, of 100 of 512 tokens on average")
+    parser.add_argument("--rounds", type=int, default=9, help="of each task; a third of them cold")
     parser.add_argument("--threads", type=int, default=DEFAULT_THREADS, help="of the store's reader")
     parser.add_argument("--folder", type=Path, help="where scratch files are put; on a disk, not in memory")
     arguments = parser.parse_args()
-
     folder = Path(tempfile.mkdtemp(prefix="radfs-bench-", dir=arguments.folder))
     try:
         run(folder, arguments)
     finally:
         shutil.rmtree(folder)
-
-
-def run(folder: Path, arguments: argparse.Namespace) -> None:
-    store = open_store(folder / "store", create=True)
-    print(f"{'':<52}{'store':>9}{'plain':>10}  {'':<7}{'ratio':>6}{'must':>6}")
-    images = write_images(store, folder / "raw", arguments.rows)
-    lengths = report_lengths(arguments.reports, folder)
-    reports = write_reports(store, folder / "padded", lengths)
-    rounds, cold_rounds = arguments.rounds, -(-arguments.rounds // 3)
-    dense = Images(store, images.name, folder / "raw", arguments.rows, arguments.threads)
-    dense.warm(rounds)
-    dense.zarr(store.features / images.name)
-    ragged = Reports(store, reports.name, folder / "padded", lengths, arguments.threads)
-    ragged.warm(rounds)
-    dense.cold(folder, cold_rounds)
-    ragged.cold(folder, cold_rounds)
 
 
 if __name__ == "__main__":

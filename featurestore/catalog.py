@@ -181,14 +181,18 @@ class Catalog:
                 return False
 
     def _update(self, file: Path, listing: Listing, wait_s: float) -> None:
-        with self._open(file, wait_s, read_only=False) as connection:
-            connection.execute("BEGIN")
-            self._prepare(connection)
-            if loses(folded(connection), listing):
-                # By a listing from before the lock, what another process folded meanwhile would look gone.
-                listing = self._listing()
-            Fold(connection, self.tables, self.store.root).run(listing)
-            connection.execute("COMMIT")
+        """Fold into a file, in several transactions where there is much: a fold that was killed is gone on with."""
+        is_done = False
+        while not is_done:
+            with self._open(file, wait_s, read_only=False) as connection:
+                connection.execute("BEGIN")
+                self._prepare(connection)
+                before = folded(connection)
+                if loses(before, listing):
+                    # By a listing from before the lock, what another process folded meanwhile would look gone.
+                    listing = self._listing()
+                is_done = Fold(connection, self.tables, self.store.root).run(before, listing)
+                connection.execute("COMMIT")
 
     def _prepare(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Make the tables; where they were made by another version of the schema, make everything anew."""

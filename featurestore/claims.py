@@ -21,12 +21,13 @@ from typing import Self
 
 from .errors import StoreError
 from .featureset import FeatureSet, ShardPlan
-from .fsio import remove, touch, write_new
+from .fsio import read_whole, remove, touch, write_new
 from .process import identity, is_alive
 from .remote import ObjectPath, StorePath
 
 LEASE_SECONDS = 60.0
 _POLL_SECONDS = 0.2
+_LONGEST = 4096
 _REMOTE_POLL_SECONDS = 2.0
 """Every look at a remote store costs."""
 
@@ -90,8 +91,15 @@ class Claims:
             return False
         generation = holders[-1].generation + 1 if holders else 1
         path = self._set.path / "claims" / f"v{view}-{shard:08d}.g{generation:04d}"
-        if not write_new(path, self._me.encode()):
-            return False
+        try:
+            if not write_new(path, self._me.encode()):
+                return False
+        except BaseException:
+            # Made perhaps, and its folder could not be synced: as long as this process lives, all would wait for it.
+            with contextlib.suppress(OSError, StoreError):
+                if read_whole(path, _LONGEST) == self._me.encode():
+                    remove(path)
+            raise
         with self._guard:
             self._held[view, shard] = path
         if self._set.is_decided(view, shard):  # committed and given back between the two looks
@@ -142,9 +150,9 @@ class Claim:
     def is_alive(self) -> bool | None:
         """Whether its process lives; None where that cannot be told from here."""
         try:
-            return is_alive(self.path.read_text().partition("/")[0])
-        except FileNotFoundError:
-            return None  # given back this moment: look again
+            return is_alive(read_whole(self.path, _LONGEST).decode().partition("/")[0])
+        except (FileNotFoundError, ValueError):
+            return None  # given back this moment: look again. Or it is not one of ours.
 
 
 def claims_of(feature_set: FeatureSet, view: int, shard: int) -> list[Claim]:

@@ -22,10 +22,10 @@ from PIL import Image
 
 from .claims import Claims
 from .encoders import Encoder, EncoderSpec, build, get_spec, weights_sha256
-from .errors import DataError, ItemError, unknown_name
+from .errors import DataError, ItemError, StoreError, unknown_name
 from .featureset import FeatureSet, ShardPlan, create_feature_set
 from .images import decode_image, read_file
-from .items import list_items
+from .items import list_items, text_hash
 from .layout import FeatureLayout, shard_rows_for
 from .sources import source_stamp
 from .store import Store
@@ -63,6 +63,7 @@ class ExtractReport:
 
 _GONE = "the item is no longer in the store"
 _TEXT_GONE = "its text was removed from the store"
+_TEXT_DAMAGED = "its text in the store is not what was put there (its sha256 differs); build its cohort again"
 _ROUNDS = 5
 
 Progress = Callable[[int, int, int], None]
@@ -97,6 +98,7 @@ def extract_features(
     Raises:
         UnknownNameError: no such encoder, or an id that the store does not know.
         DataError: nothing of this modality in the store, or the encoder's weights are not installed.
+        StoreError: items are still missing after several rounds, or the set was removed meanwhile.
     """
     start = time.monotonic()
     spec = get_spec(backbone)
@@ -118,6 +120,13 @@ def extract_features(
         run.sources = _sources(store, spec, plans)
         run.total += sum(len(plan.items) for plan in plans)
         run.shards(plans, workers or os.cpu_count() or 1)
+    else:
+        left = int((feature_set.status(wanted)["state"] == "missing").sum())
+        if left:
+            raise StoreError(
+                f"{feature_set.name}: {left} items are still missing after {_ROUNDS} rounds: their sources keep "
+                "changing, or other processes keep giving their shards up. Run the same command again."
+            )
     report.seconds = time.monotonic() - start
     return report
 
@@ -301,6 +310,8 @@ class _Run:
         text, content = self.sources[item]["text"], self.sources[item]["text_sha256"]
         if text is None:
             return _Prepared(None, None, _TEXT_GONE)
+        if text_hash(text) != content:
+            return _Prepared(content, None, _TEXT_DAMAGED)
         try:
             return _Prepared(content, self.encoder.prepare(text))
         except ItemError as error:

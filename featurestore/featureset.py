@@ -13,6 +13,7 @@ of two processes that plan at once one finds the name taken, looks again, and ta
 """
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,11 +23,11 @@ from typing import Any
 import polars as pl
 
 from .errors import DamageError, DataError, unknown_name
-from .fsio import names, parquet_bytes, write_atomic, write_new
+from .fsio import names, parquet_bytes, read_whole, write_atomic, write_new
 from .index import RowIndex
-from .layout import FeatureLayout
+from .layout import LARGEST_METADATA, FeatureLayout
 from .records import COMMIT_SCHEMA, Record, read_record, record_file
-from .remote import StorePath
+from .remote import ObjectPath, StorePath
 from .sources import ABSENT_SOURCE, same_sources, source_stamp
 from .store import Store
 from .tables import append_table, count_rows, numbered, read_log, read_table
@@ -36,6 +37,9 @@ STAMP_SCHEMA = pl.Schema({"row": pl.Int64, "content": pl.String, "stamp": pl.Str
 """The content belongs to it: two views of a row may have been made from different bytes."""
 
 DROP_SCHEMA = pl.Schema({"row": pl.Int64, "view": pl.Int64, "item": pl.String, "reason": pl.String})
+
+_FLAT = ("rows", "stamps", "dropped", "staged", "claims")
+"""Folders of a set that hold files alone, of which there may be many."""
 
 _VIEW = re.compile(r"[0-9]{1,4}")
 _FEW_SHARDS = 8
@@ -85,7 +89,12 @@ class FeatureSet:
     @property
     def made_by(self) -> str:
         """The command that gives it rows."""
-        return "radfs import" if self.is_imported else f"radfs extract --backbone {self.encoder}"
+        if self.is_imported:
+            return "radfs import"
+        preset = "" if self.layout.dtype == "float16" else f" --preset {self.layout.dtype}"
+        if "recoded_from" in self.layout.what:
+            return f"radfs recode{preset}"
+        return f"radfs extract --backbone {self.encoder}{preset}"
 
     @property
     def encoder(self) -> str:
@@ -108,7 +117,7 @@ class FeatureSet:
         return {"what": self.layout.what, "about": self.layout.about}
 
     def views(self) -> list[int]:
-        """The views that have committed or abandoned shards."""
+        """The views that have decided shards."""
         names = [p.name[1:] for p in (self.path / "commits").glob("v*")]
         return sorted(int(name) for name in names if _VIEW.fullmatch(name))
 
@@ -130,12 +139,21 @@ class FeatureSet:
         arrays = self.layout.arrays(view)
         holds = (set(record.files), set(record.crc32), record.first_row)
         fits = ({a.shard_file(shard) for a in arrays}, {a.path for a in arrays}, shard * self.layout.shard_rows)
-        if record.state == "committed" and (holds != fits or len(record.items) > self.layout.shard_rows):
+        if record.state == "committed" and (holds != fits or not self._can_hold(record)):
             raise DamageError(
                 f"feature set {self.name}: the commit record of shard {shard}, view {view} names other files or rows "
-                f"than the set has. Run `radfs verify {self.name} --repair`: it queues the items of this shard again."
+                "than the set can have, though its checksum holds: it is of another set, or of another radfs. Restore "
+                "the set from a copy."
             )
         return record
+
+    def _can_hold(self, record: Record) -> bool:
+        largest = {a.shard_file(record.shard): a.most_bytes for a in self.layout.arrays(record.view)}
+        if any(file["bytes"] > largest[name] for name, file in record.files.items()):
+            return False
+        tokens = {n for n in record.tokens if n is not None}
+        least = 1 if self.modality == "text" else self.layout.tokens
+        return len(record.items) <= self.layout.shard_rows and all(least <= n <= self.layout.tokens for n in tokens)
 
     def records(self, view: int = 0) -> Iterator[Record]:
         """The records of a view, in the order of shards."""
@@ -155,6 +173,11 @@ class FeatureSet:
         except FileNotFoundError:
             whole = False
         return staged if whole else self.path / name
+
+    def has_file(self, record: Record, name: str) -> bool:
+        """Whether a file of a committed shard is there. Its own name is looked at last: it is renamed to that."""
+        path = self.data_file(record, name)
+        return path != self.path / name or path.exists()
 
     def committed(self, view: int = 0, items: pl.Series | None = None) -> pl.DataFrame:
         """The newest committed row of every item (of these): columns of `COMMIT_SCHEMA`, state done or failed."""
@@ -235,7 +258,7 @@ class FeatureSet:
             held = {array.path: set(names(self.path / array.path)) for array in arrays}
             doubtful = [s for s in shards if any(PurePath(a.shard_file(s)).name not in held[a.path] for a in arrays)]
         records = (self.record(view, shard) for shard in doubtful)
-        return [r.shard for r in records if not all(self.data_file(r, name).exists() for name in r.files)]
+        return [r.shard for r in records if not all(self.has_file(r, name) for name in r.files)]
 
     def _newer_stamps(self) -> pl.DataFrame:
         stamps = read_log(self.path / "stamps", STAMP_SCHEMA)
@@ -257,6 +280,7 @@ class FeatureSet:
         Shards that were allocated before and are not decided come first, whole and in the same rows; new rows follow
         in whole shards, so that no shard is ever written twice. Any number of processes may plan at once.
         """
+        RowIndex(self.path, view).compact()
         wanted = fresh = items["item"]
         while True:
             # What is open comes before what is missing: a shard that is decided between the two looks is then still
@@ -344,34 +368,59 @@ def open_feature_set(store: Store, name: str) -> FeatureSet:
         DamageError: its metadata cannot be read, or is not what its name says.
     """
     path = store.features / name
-    known = [p.parent.name for p in store.features.glob("*/zarr.json")]
+    known = _set_names(store)
     if name not in known:
         raise unknown_name("feature set", name, known)
     try:
-        layout = FeatureLayout.from_metadata((path / "zarr.json").read_bytes())
-    except (OSError, ValueError) as error:
+        layout = FeatureLayout.from_metadata(read_whole(path / "zarr.json", LARGEST_METADATA))
+        described = layout.name
+    except (OSError, ValueError, RecursionError) as error:
         raise DamageError(f"feature set {name}: its zarr.json is not one that this radfs wrote: {error}.") from error
-    if layout.name != name:
+    if described != name:
         raise DamageError(
-            f"feature set {name}: its zarr.json describes {layout.name} (encoder, weights' sha256 or preprocessing "
+            f"feature set {name}: its zarr.json describes {described} (encoder, weights' sha256 or preprocessing "
             "differ from what its name was made from). Restore the file or the folder's name from a copy."
         )
+    _refuse_links(path)
     return FeatureSet(path, layout)
+
+
+def _refuse_links(path: StorePath) -> None:
+    """Refuse a set whose folders are links: what a stranger's store points to would be read, or collected as garbage.
+
+    The folder of the whole set may be one, to another disk. Files are looked at when they are opened.
+    """
+    if isinstance(path, ObjectPath):
+        return
+    for folder in (path, *(path / name for name in names(path) if name not in _FLAT)):
+        links = [entry.path for entry in os.scandir(folder) if entry.is_symlink()] if folder.is_dir() else []
+        if links:
+            raise DamageError(
+                f"feature set {path.name}: {links[0]} is a symbolic link. Put in its place what it means."
+            )
 
 
 def list_feature_sets(store: Store) -> list[FeatureSet]:
     """All feature sets of the store, by name."""
-    return [open_feature_set(store, p.parent.name) for p in sorted(store.features.glob("*/zarr.json"))]
+    return [open_feature_set(store, name) for name in _set_names(store)]
+
+
+def _set_names(store: Store) -> list[str]:
+    return sorted(p.parent.name for p in store.features.glob("*/zarr.json"))
 
 
 def find_feature_sets(store: Store, encoder: str) -> list[FeatureSet]:
     """The sets that an encoder made, complete or not: several if its weights, preprocessing or codec changed.
 
-    Where the same numbers are kept twice, plain and as an archive, the plain ones come alone.
+    Where the same numbers are kept twice, plain and as an archive, the fuller set comes alone; of equals the plain one.
     """
-    found = [s for s in list_feature_sets(store) if encoder in (s.encoder, s.name)]
-    plain = {s.layout.identity for s in found if not s.layout.codec.compressed}
-    return [s for s in found if not s.layout.codec.compressed or s.layout.identity not in plain or s.name == encoder]
+    names = [n for n in _set_names(store) if encoder in (n, n.partition("@")[0])]  # a damaged other set is no obstacle
+    found = [open_feature_set(store, name) for name in names]
+    fullest: dict[str, FeatureSet] = {}
+    for one in sorted(found, key=lambda s: s.layout.codec.compressed):
+        if one.identity not in fullest or len(one.decided(0)) > len(fullest[one.identity].decided(0)):
+            fullest[one.identity] = one
+    return [s for s in found if s.name == encoder or fullest[s.identity] is s]
 
 
 def find_one_feature_set(store: Store, name: str) -> FeatureSet:
@@ -394,6 +443,6 @@ def _read_allocation(path: StorePath) -> pl.DataFrame:
 
 def _length(path: StorePath) -> int:
     try:
-        return int(json.loads(path.read_bytes())["shape"][0])
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return int(json.loads(read_whole(path, LARGEST_METADATA))["shape"][0])
+    except (OSError, ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError):
         return -1  # gone, or not ours: it is written anew

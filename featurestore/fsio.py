@@ -8,9 +8,11 @@ private, or as shared, as its root was made.
 Of a store on object storage (`remote`) a put is what a rename is here, and put-if-absent what a link is.
 """
 
+import errno
 import mmap
 import os
 import shutil
+import stat
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -143,17 +145,50 @@ def map_file(path: StorePath) -> np.ndarray:
     """
     if isinstance(path, ObjectPath):
         return np.frombuffer(path.read_bytes(), np.uint8)
-    with path.open("rb") as file:
+    with os.fdopen(open_plain(path), "rb") as file:
         if os.fstat(file.fileno()).st_size == 0:
             return np.empty(0, np.uint8)
         return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), dtype=np.uint8)
+
+
+def open_plain(path: Path) -> int:
+    """A descriptor for reading a file, which must be a plain one: no link that leads out of the store, and no pipe or
+    device, which might never end.
+
+    Raises:
+        OSError: it is none (ELOOP, EINVAL), or cannot be opened.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "is no plain file", str(path))
+    return fd
+
+
+def read_whole(path: StorePath, most: int) -> bytes:
+    """The bytes of a file that a stranger may have made.
+
+    Raises:
+        ValueError: it is larger than `most` bytes.
+        OSError: it is no plain file (`open_plain`), or cannot be read.
+    """
+    if isinstance(path, ObjectPath):
+        size = path.stat().st_size
+        data = path.read_bytes() if size <= most else b""
+    else:
+        with os.fdopen(open_plain(path), "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            data = file.read(most) if size <= most else b""
+    if size > most:
+        raise ValueError(f"{size} bytes long; at most {most} are allowed")
+    return data
 
 
 def read_range(path: StorePath, start: int, end: int) -> bytes:
     """The bytes of a file from `start` up to, not including, `end`; fewer where it ends before."""
     if isinstance(path, ObjectPath):
         return path.read_range(start, end)
-    with path.open("rb") as file:
+    with os.fdopen(open_plain(path), "rb") as file:
         file.seek(start)
         return file.read(end - start)
 

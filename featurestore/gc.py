@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from .claims import list_claims
 from .errors import DamageError
-from .featureset import FeatureSet, list_feature_sets
+from .featureset import FeatureSet, open_feature_set
 from .fsio import partial_owner, remove, remove_folder
 from .process import is_alive
 from .records import staged_owner
@@ -56,7 +56,7 @@ def collect(store: Store, *, dry_run: bool, stale_s: float = STALE_SECONDS) -> G
     report = GcReport(dry_run)
     for leftover in _store_leftovers(store, stale_s):
         _remove(leftover, report)
-    for feature_set in list_feature_sets(store):
+    for feature_set in _readable_sets(store):
         for view in sorted({0, *feature_set.views()}):
             if not dry_run:
                 _publish_all(feature_set, view)
@@ -69,6 +69,13 @@ def collect(store: Store, *, dry_run: bool, stale_s: float = STALE_SECONDS) -> G
         for leftover in _claims(feature_set, stale_s):
             _remove(leftover, report)
     return report
+
+
+def _readable_sets(store: Store) -> Iterator[FeatureSet]:
+    """What is damaged is left alone: `verify` tells of it."""
+    for path in sorted(store.features.glob("*/zarr.json")):
+        with suppress(DamageError):
+            yield open_feature_set(store, path.parent.name)
 
 
 def _remove(leftover: Leftover, report: GcReport) -> None:
@@ -90,6 +97,8 @@ def _store_leftovers(store: Store, stale_s: float) -> Iterator[Leftover]:
             yield Leftover(path, _size(path), "temporary file of a process that is gone")
     for parent, commit in ((store.results, "runs.parquet"), (store.features, "zarr.json")):
         for folder in sorted(parent.glob("[!.]*")):
+            if any(folder.glob("commits/v*/*.json")):
+                continue  # it has rows, and has lost its zarr.json: `verify` tells of it
             if folder.is_dir() and not (folder / commit).exists() and _age(folder) > stale_s:
                 yield Leftover(folder, _size(folder), f"has no {commit}: its making was broken off")
 

@@ -10,12 +10,13 @@ slower, never wrong. Nothing here decides which row of an item counts; the featu
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 import numpy as np
 import polars as pl
 
 from .copies import local_file
-from .errors import DamageError
+from .errors import DamageError, StoreError
 from .fsio import names, remove, write_atomic
 from .records import COMMIT_SCHEMA, read_record, record_file
 from .remote import StorePath, each
@@ -73,10 +74,9 @@ class RowIndex:
     def compact(self) -> int:
         """Write the segments that can be made by now, remove those that no longer hold; how many were written.
 
-        Any process may do so at any time; two at once write the same. What lies around a damaged record is left
-        out. To be
-        called before shards are decided too: a segment over an undecided shard (it came with a copy that was made while
-        the store was written) must go before that shard gets another record than the one it was made from.
+        Any process may do so at any time; two at once write the same. What lies around a damaged record is left out.
+        To be called before shards are decided too: a segment over an undecided shard (it came with a copy that was
+        made while the store was written) must go before that shard gets another record than it was made from.
         """
         self.refresh()
         self._clear()
@@ -97,7 +97,7 @@ class RowIndex:
         return written
 
     def _from_segments(self, wanted: pl.Series | None) -> list[pl.DataFrame]:
-        """The rows that segments hold of these items; a segment that fails a check is given up for its records."""
+        """The rows that segments hold of these items."""
         rows = sum(segment.rows for segment in self._segments.values())
         few = None if wanted is None or len(wanted) > rows * _FEW else np.unique(item_hashes(wanted))
         whole, taken = [COMMIT_SCHEMA.to_frame()], []
@@ -108,7 +108,7 @@ class RowIndex:
                 else:
                     taken.append(segment.take(segment.find(few)))
             except DamageError:
-                del self._segments[range_]
+                self._give_up(*range_)
         return [_of(pl.concat(whole), wanted), _of(join_rows(taken), wanted)]  # two ids may share a hash
 
     def _from_records(self, shards: np.ndarray) -> Iterator[pl.DataFrame]:
@@ -119,10 +119,21 @@ class RowIndex:
 
     def _rows(self, first: int, last: int) -> pl.DataFrame:
         """The rows of a range, from the segments inside it and the records of the rest."""
-        inside = [s for (a, b), s in self._segments.items() if first <= a and b <= last]
+        frames = [COMMIT_SCHEMA.to_frame()]
+        for (a, b), segment in list(self._segments.items()):
+            if first <= a and b <= last:
+                try:
+                    frames.append(segment.whole())
+                except DamageError:
+                    self._give_up(a, b)
         rest = self._uncovered()
-        rest = rest[(rest >= first) & (rest <= last)]
-        return pl.concat([COMMIT_SCHEMA.to_frame(), *(s.whole() for s in inside), *self._from_records(rest)])
+        return pl.concat([*frames, *self._from_records(rest[(rest >= first) & (rest <= last)])])
+
+    def _give_up(self, first: int, last: int) -> None:
+        """Leave a segment that fails a check aside for its records, and remove it, so that it is made anew."""
+        del self._segments[first, last]
+        with suppress(OSError, StoreError):  # a store that is read-only
+            remove(_path(self._folder, self._view, first, last))
 
     def _uncovered(self) -> np.ndarray:
         """Decided shards that no segment holds."""

@@ -17,7 +17,8 @@ from typing import Any, Literal
 import numpy as np
 
 from .codecs import CODECS, Codec, get_codec
-from .keys import content_key
+from .keys import canonical_json, content_key
+from .shards import crc32
 from .store import FORMAT
 
 SHARD_BYTES = 128 * 2**20
@@ -29,7 +30,7 @@ SLOT_CHUNK = 64
 
 _LARGEST = {"dim": 2**16, "tokens": 2**16, "shard_rows": 2**16}
 _LARGEST_SHARD = 2**33
-_LARGEST_METADATA = 2**20
+LARGEST_METADATA = 2**20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -78,6 +79,11 @@ class ArrayLayout:
     def chunk_bytes(self) -> int:
         """Bytes of one inner chunk, uncompressed."""
         return self.unit_bytes * self.chunk_shape[0]
+
+    @property
+    def most_bytes(self) -> int:
+        """No file of a shard is larger, whatever its codec makes of the values."""
+        return 2 * self.chunks_per_shard * (self.chunk_bytes + 64)
 
     @property
     def compressed(self) -> bool:
@@ -216,12 +222,14 @@ class FeatureLayout:
 
     def metadata(self) -> bytes:
         """`zarr.json` of the group, which says what the set is to any reader of Zarr."""
-        document = {
-            "zarr_format": 3,
-            "node_type": "group",
-            "attributes": {"radfs": {"format": FORMAT, **asdict(self)}},
-        }
+        radfs = {"format": FORMAT, **asdict(self), "crc32": self._checksum}
+        document = {"zarr_format": 3, "node_type": "group", "attributes": {"radfs": radfs}}
         return json.dumps(document, indent=1, sort_keys=True).encode()
+
+    @property
+    def _checksum(self) -> int:
+        """Of all fields: the name hashes but some of them, and with another shape no row would be where it is."""
+        return crc32(canonical_json(asdict(self)).encode())
 
     @classmethod
     def from_metadata(cls, document: bytes) -> "FeatureLayout":
@@ -230,8 +238,8 @@ class FeatureLayout:
         Raises:
             ValueError: the document is not one of ours, or claims what no feature set can be; says what.
         """
-        if len(document) > _LARGEST_METADATA:
-            raise ValueError(f"{len(document)} bytes long; at most {_LARGEST_METADATA} are allowed")
+        if len(document) > LARGEST_METADATA:
+            raise ValueError(f"{len(document)} bytes long; at most {LARGEST_METADATA} are allowed")
         try:
             radfs = dict(json.loads(document)["attributes"]["radfs"])
         except (KeyError, TypeError, ValueError, RecursionError) as error:
@@ -239,8 +247,12 @@ class FeatureLayout:
         found = radfs.pop("format", None)
         if found != FORMAT:
             raise ValueError(f"format {found!r}; this radfs reads format {FORMAT}")
+        checksum = radfs.pop("crc32", None)
         _check(radfs)
-        return cls(**radfs)
+        layout = cls(**radfs)
+        if checksum != layout._checksum:
+            raise ValueError("its fields fail their checksum: one of them was altered")
+        return layout
 
 
 def _check(radfs: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ import polars as pl
 
 from .claims import Claims
 from .codecs import get_codec
-from .errors import DataError
+from .errors import DataError, StoreError
 from .featureset import FeatureSet, ShardPlan, create_feature_set
 from .items import list_items
 from .layout import FeatureLayout
@@ -48,6 +48,7 @@ def recode(
         UnknownNameError: no such codec.
         DataError: the set is kept with it already.
         DamageError: a row of the set is damaged; names the item.
+        StoreError: items are still missing at the end.
     """
     if get_codec(preset).name == source.layout.dtype:
         raise DataError(f"feature set {source.name} is kept as {preset} already.")
@@ -63,12 +64,18 @@ def recode(
         done = 0
         with Claims(target) as claims:
             for plan in claims.share(plans):
-                _fill(source, target, plan, rows).commit()
+                if _fill(source, target, plan, rows).commit():
+                    done += len(plan.items)
                 claims.release(plan.view, plan.shard)
-                done += len(plan.items)
                 if on_progress is not None:
                     on_progress(done, total, 0)
         written += done
+        left = int((target.status(items, view)["state"] == "missing").sum())
+        if left:
+            raise StoreError(
+                f"{target.name}: {left} items are still missing: their sources changed, or another process gave their "
+                "shards up. Run the same command again."
+            )
     return RecodeReport(source.name, target.name, written, already, stored_bytes(source), stored_bytes(target))
 
 

@@ -4,6 +4,7 @@ A record is created if its name is free and never changed afterwards, so whoever
 which attempt's files count (`committed`), or that there will never be any (`abandoned`).
 """
 
+import errno
 import json
 import re
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from typing import Any
 import polars as pl
 
 from .errors import DamageError, StoreError
+from .fsio import read_whole
 from .remote import StorePath
 from .shards import crc32
 from .store import FORMAT
@@ -40,6 +42,9 @@ _FILE = re.compile(r"[a-z_]+/v[0-9]{1,4}/c(\.[0-9]{1,12})+")
 _LARGEST = 2**28
 _LARGEST_NUMBER = 2**48
 _LARGEST_TOKENS = 2**31 - 1
+_NO_FILE = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO)
+"""What `open` says where no record can be: nothing, a folder, a link, a pipe."""
+
 _CHECK = b',"check":'
 _TYPES = {"feature_set": str, "view": int, "shard": int, "first_row": int, "attempt": str, "state": str}
 _COLUMNS: dict[str, set[type]] = {
@@ -137,11 +142,9 @@ def read_record(path: StorePath) -> Record:
         StoreError: it cannot be read just now; that is no proof of damage.
     """
     try:
-        if path.stat().st_size > _LARGEST:
-            raise ValueError(f"larger than {_LARGEST} bytes")
-        return _parse(json.loads(_checked(path.read_bytes())), path)
+        return _parse(json.loads(_checked(read_whole(path, _LARGEST))), path)
     except OSError as error:
-        if not isinstance(error, FileNotFoundError | IsADirectoryError):
+        if error.errno not in _NO_FILE:
             raise StoreError(f"{path} cannot be read: {error.strerror}.") from error
         raise _damaged(path, error) from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

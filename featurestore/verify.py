@@ -7,19 +7,22 @@ never mended in place: its rows are dropped, so that the items are missing, and 
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import polars as pl
 
 from .errors import DamageError, RadfsError
 from .featureset import FeatureSet, open_feature_set
-from .fsio import map_file, read_parquet, read_range, remove, write_atomic
+from .fsio import read_parquet, read_range, write_atomic
 from .layout import ArrayLayout
-from .records import Record, record_file
+from .records import Record, read_record, record_file
 from .remote import StorePath
 from .shardfile import Shard
 from .shards import crc32, decode_index, index_size
 from .store import Store
-from .writer import publish
+from .writer import abandoned, publish
+
+_READ_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -84,19 +87,28 @@ def verify(
         UnknownNameError: no such feature set.
     """
     report = VerifyReport()
-    for name in sorted(p.parent.name for p in store.features.glob("*/zarr.json")) if names is None else names:
+    for name in sorted(p.name for p in store.features.glob("[!.]*")) if names is None else names:
         report.sets += 1
         try:
-            feature_set = open_feature_set(store, name)
-        except DamageError as error:
+            for finding in _feature_set(store, name, report, deep=deep, repair=repair):
+                report.findings.append(finding)
+        except DamageError as error:  # a table of the set: what lies in its shards cannot be told without it
             report.findings.append(Finding(name, -1, -1, "set", str(error)))
-            continue
-        report.findings.extend(_metadata(feature_set, repair))
-        for view in feature_set.views():
-            report.findings.extend(_view(feature_set, view, report, deep=deep, repair=repair))
     if names is None:
         report.findings.extend(_tables(store))
     return report
+
+
+def _feature_set(store: Store, name: str, report: VerifyReport, *, deep: bool, repair: bool) -> Iterator[Finding]:
+    folder = store.features / name
+    if not (folder / "zarr.json").exists() and folder.is_dir():
+        if any(folder.glob("commits/v*/*.json")):
+            yield Finding(name, -1, -1, "set", "it has rows and no zarr.json. Restore that file from a copy.")
+        return  # otherwise its making was broken off, or goes on
+    feature_set = open_feature_set(store, name)
+    yield from _metadata(feature_set, repair)
+    for view in feature_set.views():
+        yield from _view(feature_set, view, report, deep=deep, repair=repair)
 
 
 def _metadata(feature_set: FeatureSet, repair: bool) -> Iterator[Finding]:
@@ -117,10 +129,13 @@ def _wrong_metadata(found: bytes | None, array: ArrayLayout, shards: int) -> str
     if found is None:
         return "is missing"
     try:
-        document = json.loads(found)
-        length = document["shape"][0]
-    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+        return _difference(json.loads(found), array, shards)
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
         return "cannot be read"
+
+
+def _difference(document: dict[str, Any], array: ArrayLayout, shards: int) -> str:
+    length = document["shape"][0]
     expected = json.loads(array.metadata(shards))
     if length < expected["shape"][0]:
         return f"covers {length} of {expected['shape'][0]} {array.dims[0]}s"
@@ -182,7 +197,11 @@ def _shard(feature_set: FeatureSet, record: Record, *, deep: bool) -> Iterator[t
         if name not in record.files:
             yield "record", f"the commit record does not name {name}", None
             continue
-        problem = _wrong_file(feature_set.data_file(record, name), array, record.files[name], deep=deep)
+        problem = ""
+        for path in (feature_set.data_file(record, name), feature_set.path / name):  # it may be renamed to the second
+            problem = _wrong_file(path, array, record.files[name], deep=deep)
+            if not problem:
+                break
         if not problem:
             continue
         bad = set(_bad_rows(feature_set, record, array)) if deep else set()
@@ -200,14 +219,24 @@ def _wrong_file(path: StorePath, array: ArrayLayout, stored: dict[str, int], *, 
         index = read_range(path, length - tail, length)
         chunk_bytes = None if array.compressed else array.chunk_bytes
         decode_index(index, payload_bytes=length - tail, chunk_bytes=chunk_bytes, where=path.name)
-        found = crc32(map_file(path)) if deep else stored["crc32"]
+        found = _file_crc32(path, length) if deep else stored["crc32"]
     except FileNotFoundError:
         return "is missing"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
     except DamageError as error:
         return f"is damaged: {error}"
     if found != stored["crc32"]:
         return f"fails its checksum (stored {stored['crc32']:08x}, found {found:08x})"
     return ""
+
+
+def _file_crc32(path: StorePath, length: int) -> int:
+    """Read, not mapped: a sector that cannot be read is an error then, and not the end of the process."""
+    crc = 0
+    for start in range(0, length, _READ_BYTES):
+        crc = crc32(read_range(path, start, min(start + _READ_BYTES, length)), crc)
+    return crc
 
 
 def _bad_rows(feature_set: FeatureSet, record: Record, array: ArrayLayout) -> Iterator[int]:
@@ -221,14 +250,24 @@ def _bad_rows(feature_set: FeatureSet, record: Record, array: ArrayLayout) -> It
 
 
 def _bad_record(feature_set: FeatureSet, view: int, shard: int, message: str, repair: bool) -> Finding:
-    """A record that cannot be read: its items stand in the allocation."""
+    """A record that cannot be read: its items stand in the allocation.
+
+    It is replaced by one that says that the shard was abandoned, and its rows are dropped, which holds against an
+    index made from the record as it was. Both may be done twice, and a shard's number is never used again.
+    """
+    path = feature_set.path / record_file(view, shard)
+    try:
+        read_record(path)
+        return Finding(feature_set.name, view, shard, "set", message)  # whole, and of another set: not ours to mend
+    except DamageError:
+        pass
     items = tuple(feature_set.allocated_items(shard))
     if repair:
-        # The shard is undecided again. What its files hold cannot be told any more, so they are nobody's.
-        remove(feature_set.path / record_file(view, shard))
-        for segment in feature_set.path.glob(f"index/v{view}/*"):
-            remove(segment)
-    done = f"removed; {len(items)} items queued" if repair else ""
+        first = shard * feature_set.layout.shard_rows
+        rows = pl.DataFrame({"row": range(first, first + len(items)), "item": items})
+        feature_set.drop(rows.with_columns(view=pl.lit(view, pl.Int64), reason=pl.lit("its commit record was damaged")))
+        write_atomic(path, abandoned(feature_set, view, shard).encode())
+    done = f"abandoned; {len(items)} items queued" if repair else ""
     return Finding(feature_set.name, view, shard, "record", message, items, done)
 
 

@@ -187,7 +187,13 @@ def abandoned(feature_set: FeatureSet, view: int, shard: int) -> Record:
 
 
 def _decide(feature_set: FeatureSet, record: Record) -> bool:
-    """Create the record of a shard. False if another one is there."""
+    """Create the record of a shard. False if another one is there.
+
+    Raises:
+        StoreError: the set was removed meanwhile: a record must not bring a part of it back.
+    """
+    if not (feature_set.path / "zarr.json").exists():
+        raise StoreError(f"feature set {feature_set.name} was removed while shard {record.shard} of it was being made.")
     return write_new(feature_set.path / record_file(record.view, record.shard), record.encode())
 
 

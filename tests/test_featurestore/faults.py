@@ -36,7 +36,14 @@ from .pictures import add_pictures, add_reports, write_pictures
 
 _WARM = multiprocessing.get_context("forkserver")
 _WARM.set_forkserver_preload(
-    ["torch", "torchvision.transforms", "duckdb", "featurestore.extract", "featurestore.transfer.importing", "heads.train"]
+    [
+        "torch",
+        "torchvision.transforms",
+        "duckdb",
+        "featurestore.extract",
+        "featurestore.transfer.importing",
+        "heads.train",
+    ]
 )
 
 PICTURES, REPORTS, SHARD_ROWS = 48, 24, 4

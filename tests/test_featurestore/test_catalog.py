@@ -10,6 +10,7 @@ import duckdb
 import polars as pl
 import pytest
 
+from featurestore import folding
 from featurestore.catalog import Catalog, Column, Table
 from featurestore.errors import DamageError, DataError, StoreError
 from featurestore.folding import Fold
@@ -147,6 +148,34 @@ def test_a_truth_file_that_goes_while_it_is_folded_is_left_out(store, catalog, m
     monkeypatch.setattr(catalog, "_listing", lambda: listing)
     catalog.fold()
     assert catalog.query("SELECT count(*) FROM items").item() == 1
+
+
+def test_much_is_folded_in_rounds_and_a_fold_that_was_killed_goes_on(store, monkeypatch):
+    monkeypatch.setattr(folding, "_ROWS_A_ROUND", 5)
+    monkeypatch.setattr(folding, "_ROW_GROUP", 3)
+    monkeypatch.setattr(folding, "_FEW", 2)
+    store.results.mkdir()
+    for n in range(12):
+        frame = pl.DataFrame({"run": [f"r{n}", f"r{n // 2}"], "x": [n, n]}, schema_overrides={"x": pl.Int32})
+        frame.write_parquet(store.results / f"{n:02d}.parquet")
+    rounds, plain = [], Fold.run
+
+    def run(self, before, listing):
+        rounds.append(sum(map(len, before.values())))
+        if len(rounds) == 3:
+            raise KeyboardInterrupt
+        return plain(self, before, listing)
+
+    monkeypatch.setattr(Fold, "run", run)
+    with pytest.raises(KeyboardInterrupt):
+        Catalog(store, [PARTS], []).fold()
+    catalog = Catalog(store, [PARTS], [])
+    catalog.fold()
+    assert rounds == [0, 3, 6, 6, 9]
+    first = {f"r{n}": min(m for m in range(12) if n in (m, m // 2)) for n in range(12)}
+    assert dict(catalog.query("SELECT run, x FROM parts").rows()) == first
+    # of the first file by name all rows count, and r0 stands twice in it
+    assert catalog.query("SELECT count(*) FROM parts").item() == 13
 
 
 def test_what_begins_with_a_dot_is_nobodys(store):
@@ -352,9 +381,9 @@ def test_a_rebuild_answers_from_the_old_catalog_until_it_is_replaced(store, cata
     count, plain, seen = "SELECT count(*) FROM items", Fold.run, []
     other = Catalog(store, TABLES, VIEWS)
 
-    def run(self, listing):
-        plain(self, listing)
+    def run(self, before, listing):
         seen.append(other.query(count).item())
+        return plain(self, before, listing)
 
     monkeypatch.setattr(Fold, "run", run)
     catalog.rebuild()

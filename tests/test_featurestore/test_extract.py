@@ -18,6 +18,7 @@ from featurestore.encoders.frozen import TextEncoder
 from featurestore.errors import DataError, ItemError, UnknownNameError
 from featurestore.extract import extract_features
 from featurestore.featureset import list_feature_sets, open_feature_set
+from featurestore.gc import collect
 from featurestore.images import decode_image, read_file
 from featurestore.reader import open_features
 from featurestore.records import record_file
@@ -184,6 +185,7 @@ def test_killed_and_run_again_every_row_is_there_once_and_equal(store, tmp_path,
     feature_set = open_feature_set(store, report.feature_set)
     rows = [row for record in feature_set.records() for row in record.items]
     assert sorted(rows) == sorted(items)
+    collect(store, dry_run=False)
     whole = files_of(feature_set)
     assert not [path for path in whole if ".partial" in path.name]
     for path in (feature_set.path / "commits/v0").iterdir():

@@ -4,7 +4,6 @@
 """
 
 import errno
-import hashlib
 import os
 import random
 import shutil
@@ -18,7 +17,6 @@ import polars as pl
 import pytest
 
 from featurestore import claims as claims_module
-from featurestore import fsio
 from featurestore.claims import Claims
 from featurestore.errors import DamageError
 from featurestore.featureset import FeatureSet, create_feature_set, open_feature_set
@@ -27,20 +25,29 @@ from featurestore.items import list_items
 from featurestore.process import identity, is_alive
 from featurestore.reader import open_features
 from featurestore.records import record_file
-from featurestore.store import Store, open_store
+from featurestore.store import open_store
 from featurestore.verify import verify
-from featurestore.writer import ShardWriter, abandon
+from featurestore.writer import abandon
 
-from .crashes import Disk, die_at, failing
-from .faults import OPERATIONS, Campaign, finish, kill, leftovers, read_set, shard_files, start, times_made
-from .sets import add_images, add_texts, fill, image_layout, text_layout, tokens_of, write_all
+from .crashes import die_at
+from .faults import OPERATIONS, Campaign, finish, kill, leftovers, shard_files, start
+from .sets import add_images, fill, image_layout, tokens_of, write_all
+from .walks import (
+    KEYS,
+    LAYOUTS,
+    assert_resumes,
+    assert_sound,
+    error_of,
+    extract_sets,
+    held_by,
+    some_store,
+    truth_of,
+    walk_collection,
+    walk_commit,
+    walk_failures,
+)
 
-DEAD = identity().rpartition("_")[0] + "_1"
-KEYS = [str(i) for i in range(6)]
-LAYOUTS = {"image": image_layout(), "text": text_layout(), "archive": text_layout(dtype="archive")}
-
-
-KILLS = (6, 6, 5, 5, 4, 5, 5)
+KILLS = (5, 6, 4, 5, 4, 4, 5)
 
 
 @pytest.mark.parametrize(
@@ -52,167 +59,24 @@ def test_killed_at_random_moments_and_resumed(tmp_path, operation, kills):
     assert tally.clean, tally
 
 
-def some_store(folder: Path, name: str) -> Store:
-    """A store of six items of the layout's modality."""
-    folder.mkdir(parents=True, exist_ok=True)
-    store = open_store(folder / "store", create=True)
-    if LAYOUTS[name].modality == "image":
-        add_images(store, folder, KEYS)
-    else:
-        add_texts(store, {key: f"report {key}" for key in KEYS})
-    return store
-
-
-def extract_sets(store: Store, name: str) -> None:
-    """Make what is missing, as an extraction does."""
-    feature_set = create_feature_set(store, LAYOUTS[name])
-    for _ in range(3):
-        plans = feature_set.plan(list_items(store, modality=feature_set.modality))
-        if not plans:
-            return
-        with Claims(feature_set) as claims:
-            for plan in claims.share(plans):
-                fill(store, feature_set, plan).commit()
-                claims.release(plan.view, plan.shard)
-
-
-def truth_of(name: str) -> dict[str, bytes]:
-    """What the items of `some_store` must read as."""
-    layout = LAYOUTS[name]
-    held = {}
-    for key in KEYS:
-        tokens = tokens_of(f"d/{key}", layout.modality)
-        cls = (tokens[0] + tokens.dtype.type(1)).tobytes() if layout.has_cls else b""
-        held[f"d/{key}"] = tokens.tobytes() + cls
-    return held
-
-
-def held_by(store: Store, name: str) -> dict[str, bytes | None]:
-    """What readers are given, once the set is there."""
-    path = store.features / LAYOUTS[name].name / "zarr.json"
-    return read_set(store, open_feature_set(store, LAYOUTS[name].name)) if path.exists() else {}
-
-
-def assert_sound(store: Store, name: str) -> dict[str, bytes | None]:
-    """What must hold at any moment; gives what is held."""
-    held, truth = held_by(store, name), truth_of(name)
-    assert held == {item: truth[item] for item in held}
-    assert max(times_made(store).values(), default=1) == 1
-    report = verify(store, deep=True)
-    assert report.clean, report.findings
-    return held
-
-
-def assert_resumes(store: Store, name: str, *, files: dict[str, bytes] | None = None) -> None:
-    """Extraction goes on and ends with everything, once, and a collection leaves nothing that is not needed."""
-    extract_sets(store, name)
-    assert assert_sound(store, name) == truth_of(name)
-    collect(store, dry_run=False)
-    assert assert_sound(store, name) == truth_of(name)
-    assert leftovers(store) == []
-    assert files is None or shard_files(store) == files
-
-
 @pytest.fixture
 def quick_disk(monkeypatch) -> None:
     """No waiting for the disk: here it is a model, or the system lives on."""
     monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
-@pytest.fixture
-def as_the_dead() -> Iterator[pytest.MonkeyPatch]:
-    """What is written meanwhile is signed by a process that is gone, until `undo`."""
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (fsio, claims_module):
-            patch.setattr(module, "identity", lambda: DEAD)
-        yield patch
-
-
-def digest(folder: Path) -> str:
-    files = sorted((str(p.relative_to(folder)), p.read_bytes()) for p in folder.rglob("*") if p.is_file())
-    return hashlib.sha256(repr(files).encode()).hexdigest()
-
-
-def images_of(work: Callable[[], None], root: Path, into: Path, mark: Callable[[], set[str]]) -> dict[Path, set[str]]:
-    """The folder as a crash at any point of `work` leaves it, every state once, with what `mark` gave at that point."""
-    images: dict[Path, set[str]] = {}
-    seen = set()
-
-    def each(disk: Disk) -> None:
-        for kind in (disk.killed, disk.lost_power, disk.lost_bytes):
-            image = into / f"{len(images)}-{disk.calls[-1]}-{kind.__name__}"
-            kind(image)
-            found = digest(image)
-            if found in seen:
-                shutil.rmtree(image)
-            else:
-                seen.add(found)
-                images[image] = mark()
-
-    into.mkdir()
-    with Disk(root).recording(each):
-        work()
-    return images
-
-
 @pytest.mark.usefixtures("quick_disk")
 @pytest.mark.parametrize("name", ["image", "text"])
-def test_a_crash_or_a_power_loss_at_every_point_of_the_commit(tmp_path, as_the_dead, name):
-    store = some_store(tmp_path, name)
-    acknowledged: set[str] = set()
-    commit = ShardWriter.commit
-
-    def told(self):
-        assert commit(self)
-        acknowledged.update(self.plan.items)
-        return True
-
-    as_the_dead.setattr(ShardWriter, "commit", told)
-    images = images_of(lambda: extract_sets(store, name), store.root, tmp_path / "images", lambda: set(acknowledged))
-    as_the_dead.undo()
-    assert len(images) > 100
-    assert acknowledged == set(truth_of(name))
-    for image, promised in images.items():
-        if not (image / "radfs.json").exists():
-            continue
-        crashed = open_store(image)
-        held = assert_sound(crashed, name)
-        assert promised <= held.keys(), image.name
-        assert_resumes(crashed, name, files=shard_files(store))
+def test_a_crash_or_a_power_loss_at_points_of_the_commit(tmp_path, name):
+    assert walk_commit(tmp_path, name, every=8) > 20
 
 
 @pytest.mark.usefixtures("quick_disk")
-def test_a_crash_at_every_point_of_a_collection(tmp_path, as_the_dead):
-    store = some_store(tmp_path, "image")
-    feature_set = create_feature_set(store, LAYOUTS["image"])
-    items = list_items(store, modality="image")
-    with as_the_dead.context() as patch, Claims(feature_set) as claims:
-        first, second = feature_set.plan(items)
-        for plan in (first, second):
-            claims.take(plan.view, plan.shard)
-        patch.setattr("featurestore.writer.publish", lambda *_: None)
-        fill(store, feature_set, first).commit()  # not published
-        patch.setattr("featurestore.writer.write_new", lambda *_: 1 / 0)
-        patch.setattr("featurestore.writer.discard", lambda *_: None)
-        with pytest.raises(ZeroDivisionError):
-            fill(store, feature_set, second).commit()  # staged alone
-        claims._held.clear()
-    (store.root / f".{DEAD}.0123456789ab.partial").write_bytes(b"torn")
-    (feature_set.path / "tokens/v0/c.1.0.0").write_bytes(b"nobody's")
-    assert len(leftovers(store)) == 7
-    before = assert_sound(store, "image")
-    assert len(before) == 4
-    images = images_of(lambda: collect(store, dry_run=False), store.root, tmp_path / "images", set)
-    as_the_dead.undo()
-    assert leftovers(store) == []
-    assert len(images) > 10
-    for image in images:
-        crashed = open_store(image)
-        assert assert_sound(crashed, "image") == before
-        assert_resumes(crashed, "image")
+def test_a_crash_at_points_of_a_collection(tmp_path):
+    assert walk_collection(tmp_path, every=2) > 5
 
 
-@pytest.mark.parametrize("point", range(1, 130, 16))
+@pytest.mark.parametrize("point", range(1, 130, 24))
 def test_a_process_that_ends_at_a_point_of_the_commit(tmp_path, point):
     store = some_store(tmp_path, "image")
     process = start(_extract_and_die, str(store.root), point)
@@ -228,31 +92,11 @@ def _extract_and_die(root: str, point: int) -> None:
 
 
 @pytest.mark.usefixtures("quick_disk")
-@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
-def test_a_disk_that_fails_at_every_point(tmp_path, error):
-    failures = 0
-    for point in range(1, 1000):
-        store = some_store(tmp_path / str(point), "image")
-        with failing(point, error) as failed:
-            raised = _error_of(lambda store=store: extract_sets(store, "image"))
-        if raised is not None:
-            assert raised.errno == error
-            assert raised.filename is not None or failed[0] == "fsync"  # the command line names it
-        assert_sound(store, "image")
-        assert_resumes(store, "image")
-        shutil.rmtree(store.root)
-        if not failed:
-            break
-        failures += 1
-    assert failures > 50
-
-
-def _error_of(work: Callable[[], None]) -> OSError | None:
-    try:
-        work()
-    except OSError as error:
-        return error
-    return None
+@pytest.mark.parametrize(
+    ("error", "calls"), [(errno.ENOSPC, ("open", "mkdir", "writev", "link")), (errno.EIO, ("fsync", "replace"))]
+)
+def test_a_disk_that_fails_at_points_of_the_commit(tmp_path, error, calls):
+    assert walk_failures(tmp_path, error, calls, every=10) > 4
 
 
 @pytest.fixture
@@ -281,7 +125,7 @@ def test_a_full_disk_is_a_clear_error_and_extraction_goes_on_once_there_is_space
     for pages in range(100):
         ballast.write_bytes(bytes(max(0, shutil.disk_usage(tmp_path / "disk").free - 4096 * pages)))
         before = held_by(store, "image")
-        error = _error_of(lambda: extract_sets(store, "image"))
+        error = error_of(lambda: extract_sets(store, "image"))
         ballast.unlink()
         held = assert_sound(store, "image")
         assert before.items() <= held.items()

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -365,17 +366,21 @@ def open_files():
             yield str(fd.readlink())
 
 
-def test_an_error_in_a_helper_thread_is_raised_when_all_have_stopped():
+def test_an_error_in_a_helper_thread_is_raised_when_all_have_stopped(small_steps):
     done = []
+    stops = np.arange(1, 1001) * 300
 
-    def work(task):
-        if task == 3:
+    def work(block):
+        if block.start == 3:
             raise ValueError("told to fail")
-        done.append(task)
+        time.sleep(0.001)
+        done.append(block)
 
     with pytest.raises(ValueError, match="told to fail"):
-        gather.share(work, list(range(1000)), 4)
+        gather.share(work, stops, 4)
     at_the_end = list(done)
     assert at_the_end == done
-    gather.share(done.append, list(range(5)), 4)
-    assert sorted(done[len(at_the_end) :]) == [0, 1, 2, 3, 4]
+    assert len(done) < 300  # of 334
+    done.clear()
+    gather.share(done.append, stops, 4)
+    assert sorted(block.start for block in done) == [0, *(block.stop for block in sorted(done)[:-1])]

@@ -3,14 +3,17 @@
 import json
 import shutil
 
+import polars as pl
 import pytest
 
 from featurestore.errors import DamageError, UnknownNameError
+from featurestore.featureset import find_feature_sets
+from featurestore.gc import collect
 from featurestore.items import list_items
 from featurestore.reader import open_features
-from featurestore.verify import verify
+from featurestore.verify import _bad_record, verify
 
-from .sets import add_images, add_texts, image_layout, text_layout, tokens_of, write_all
+from .sets import add_images, add_texts, files_below, image_layout, text_layout, tokens_of, write_all
 
 KEYS = [str(i) for i in range(10)]
 
@@ -122,13 +125,71 @@ def test_metadata_that_lies_to_other_readers_is_found_and_written_anew(store, im
 
 
 def test_a_set_whose_weights_differ_from_its_name_is_refused(store, images):
-    path = images.path / "zarr.json"
-    document = json.loads(path.read_bytes())
-    document["attributes"]["radfs"]["what"]["weights_sha256"] = "01"
-    path.write_text(json.dumps(document))
+    (images.path / "zarr.json").write_bytes(image_layout(what={"weights_sha256": "01"}).metadata())
     (finding,) = verify(store).findings
     assert finding.kind == "set"
     assert "weights' sha256" in finding.message
+
+
+@pytest.mark.parametrize(("field", "value"), [("shard_rows", 5), ("dim", 7), ("tokens", 6), ("about", {})])
+def test_an_altered_field_of_a_set_is_refused_and_repair_touches_nothing(store, images, field, value):
+    path = images.path / "zarr.json"
+    sound = path.read_bytes()
+    document = json.loads(sound)
+    document["attributes"]["radfs"][field] = value
+    path.write_text(json.dumps(document))
+    before = files_below(images.path)
+    (finding,) = verify(store, deep=True, repair=True).findings
+    assert finding.kind == "set"
+    assert "one of them was altered" in finding.message
+    assert files_below(images.path) == before
+    path.write_bytes(sound)
+    assert verify(store, deep=True).clean
+
+
+def test_a_set_that_lost_its_zarr_json_is_named_and_not_collected(store, images):
+    (images.path / "zarr.json").unlink()
+    before = files_below(images.path)
+    (finding,) = verify(store, repair=True).findings
+    assert "rows and no zarr.json" in finding.message
+    assert collect(store, dry_run=False, stale_s=-1).removed == []
+    assert files_below(images.path) == before
+
+
+def test_a_damaged_set_is_no_obstacle_to_the_others(store, images, texts):
+    (images.path / "zarr.json").write_text("{")
+    assert [s.name for s in find_feature_sets(store, "txt")] == [texts.name]
+    assert collect(store, dry_run=False).removed == []
+    assert verify(store, [texts.name], deep=True).clean
+
+
+@pytest.mark.parametrize("table", ["rows/00000000.parquet", "dropped/00000000.parquet"])
+def test_a_damaged_table_of_a_set_is_a_finding(store, images, table):
+    images.drop(pl.DataFrame({"row": [0], "view": [0], "item": ["d/0"], "reason": ["x"]}))
+    (images.path / table).write_bytes(b"torn")
+    assert "is damaged" in verify(store).findings[0].message
+
+
+@pytest.mark.parametrize("harm", [{"attributes": []}, {"shape": ["x"]}, {"shape": []}], ids=["list", "text", "none"])
+def test_strange_metadata_of_an_array_is_a_finding(store, images, harm):
+    path = images.path / "cls/v0/zarr.json"
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | harm))
+    assert [f.kind for f in verify(store).findings] == ["metadata"]
+    assert verify(store, repair=True).findings
+    assert verify(store).clean
+
+
+def test_a_repair_done_twice_harms_nothing(store, images):
+    record = images.path / "commits/v0/00000001.json"
+    record.write_text("{")
+    message = "seen by two at once"
+    assert _bad_record(images, 0, 1, message, True).repaired
+    write_all(store, image_layout())
+    before = open_features(store, images.name).items
+    _bad_record(images, 0, 1, message, True)  # the second comes late
+    assert open_features(store, images.name).items == before
+    assert verify(store, deep=True).clean
+    assert images.record(0, 1).state == "abandoned"
 
 
 def test_repair_queues_just_what_is_hit(store, images):

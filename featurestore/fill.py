@@ -1,0 +1,264 @@
+"""Filling an array with rows of shards: from maps of files that were read before, or by offset with checksums.
+
+Rows that stand side by side, in their file and where they are wanted, are one read. Threads share the reads in blocks.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .codecs import Codec
+from .errors import DamageError
+from .layout import ArrayLayout
+from .shardfile import ShardArray
+from .shards import crc32
+
+_MOST_THREADS = 64
+
+_CHECKED_BYTES = 2**20
+"""Read before its checksums are computed: what stays in a core's cache."""
+
+_COPIED_BYTES = 2**25
+_BLOCK_BYTES = (2**20, 2**27)
+"""Least and most that a thread takes at a time: small, so that none waits long for another; large, to read ahead."""
+
+_BLOCKS = 8
+"""That a thread takes on average."""
+
+
+@dataclass
+class Table:
+    """What is known of one array. Cells count the rows of the shards that hold rows of ours, shard after shard.
+
+    Attributes:
+        array: its layout.
+        unit_bytes: stored bytes of a row, or of a token of a ragged array.
+        is_ragged: whether rows are reports.
+        is_plain: whether the stored bytes are what is read.
+        begins: by cell, the unit at which the row begins in its file.
+        checksums: by cell.
+        seen: by cell, whether the row was read before.
+        ready: by shard, whether all of this is known.
+        opened: by shard.
+    """
+
+    array: ArrayLayout
+    unit_bytes: int
+    is_ragged: bool
+    is_plain: bool
+    begins: np.ndarray
+    checksums: np.ndarray
+    seen: np.ndarray
+    ready: np.ndarray
+    opened: list[ShardArray]
+
+    @classmethod
+    def empty(cls, array: ArrayLayout, shards: int, shard_rows: int, is_plain: bool) -> "Table":
+        cells = shards * shard_rows
+        begins, checksums = np.full(cells, -1, np.int64), np.zeros(cells, np.uint32)
+        seen, ready = np.zeros(cells, dtype=bool), np.zeros(shards, dtype=bool)
+        opened: list[ShardArray] = [None] * shards  # type: ignore[list-item]
+        return cls(array, array.unit_bytes, array.dims[0] == "slot", is_plain, begins, checksums, seen, ready, opened)
+
+
+class Copies:
+    """Rows that were read before, from maps of their files, in the order in which they are wanted."""
+
+    def __init__(
+        self, table: Table, places: np.ndarray, cells: np.ndarray, tokens: np.ndarray, out: np.ndarray
+    ) -> None:
+        self._opened, self._out = table.opened, out.reshape(-1).view(np.uint8)
+        sizes = tokens * table.unit_bytes if table.is_ragged else np.full(len(cells), table.unit_bytes)
+        stops, begins = sizes.cumsum(), table.begins[cells] * table.unit_bytes
+        ends = begins + sizes
+        apart = (places[1:] != places[:-1]) | (begins[1:] != ends[:-1])
+        if stops[-1] > _COPIED_BYTES:
+            apart |= _cuts(stops, _COPIED_BYTES)
+        firsts, lasts = _runs(apart)
+        self._stops = stops[lasts]
+        columns = (places[firsts], begins[firsts], ends[lasts], (stops - sizes)[firsts], self._stops)
+        self._pieces = [column.tolist() for column in columns]
+
+    def run(self, threads: int) -> None:
+        """Copy all of them."""
+        share(self._do, self._stops, threads)
+
+    def _do(self, block: slice) -> None:
+        opened, out = self._opened, self._out
+        for place, begin, end, start, stop in zip(*(column[block] for column in self._pieces), strict=True):
+            out[start:stop] = opened[place].file.view(begin, end - begin)
+
+
+class _Piece(NamedTuple):
+    """Rows [first, last) of a plan, which are one read of each array; `follows`: where the piece before it ends."""
+
+    first: int
+    last: int
+    shard: int
+    follows: bool
+
+
+class Reads:
+    """Rows by offset, in the order of the files, with their checksums."""
+
+    def __init__(
+        self,
+        reader: Gatherer,
+        tables: Sequence[Table],
+        rows: np.ndarray,
+        cells: np.ndarray,
+        tokens: np.ndarray,
+        out: np.ndarray | None,
+    ) -> None:
+        self._reader, self._tables, self._out = reader, tables, out
+        self._codec = reader.feature_set.layout.codec
+        in_place = out is not None and len(tables) == 1 and tables[0].array.dtype == self._codec.reads_as
+        self._bytes = out.reshape(-1).view(np.uint8).data if out is not None and in_place else None
+        self._line_bytes = 0 if out is None else out.shape[1] * out.itemsize
+        stops = tokens.cumsum()
+        if (cells[1:] < cells[:-1]).any():
+            order = cells.argsort(kind="stable")
+            rows, cells, tokens, stops = rows[order], cells[order], tokens[order], stops[order]
+        units = tokens if tables[0].is_ragged else np.ones_like(tokens)
+        begins = np.stack([table.begins[cells] for table in tables])
+        if begins.min() < 0:
+            raise absent_row(reader.feature_set, reader.item(rows[(begins < 0).any(axis=0).argmax()]))
+        shards = cells // reader.feature_set.layout.shard_rows
+        follows = (shards[1:] == shards[:-1]) & (stops[1:] - tokens[1:] == stops[:-1])
+        follows &= (begins[:, 1:] == begins[:, :-1] + units[:-1]).all(axis=0)
+        nbytes = (units * sum(table.unit_bytes for table in tables)).cumsum()
+        firsts, lasts = _runs(~follows | _cuts(nbytes, _CHECKED_BYTES))
+        each = np.arange(len(rows))
+        columns = (each[firsts], each[lasts] + 1, shards[firsts], np.concatenate([[False], follows])[firsts])
+        self.pieces = [_Piece(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+        self._stops = nbytes[lasts]
+        self._rows = rows
+        self._units, self._lines, self._ends = units.tolist(), (stops - tokens).tolist(), stops.tolist()
+        self._begins = begins.tolist()
+        self._unseen = [self._checksums(table, cells) if reader.check else None for table in tables]
+
+    def _checksums(self, table: Table, cells: np.ndarray) -> list[int]:
+        """Of rows that were not read before; -1 for the others."""
+        return np.where(table.seen[cells], -1, table.checksums[cells].astype(np.int64)).tolist()
+
+    def run(self, threads: int) -> None:
+        """Read all of them."""
+        share(self._do, self._stops, threads)
+
+    def _do(self, block: slice) -> None:
+        late = []
+        for piece in self.pieces[block]:
+            # Where a run goes on the system reads ahead by itself.
+            if not self._read(piece, wait=piece.follows):
+                self.expect(piece)
+                late.append(piece)
+        for piece in late:
+            self._read(piece, wait=True)
+
+    def expect(self, piece: _Piece) -> None:
+        """Ask the system for the bytes of a piece."""
+        for begins, table in zip(self._begins, self._tables, strict=True):
+            array = table.opened[piece.shard]
+            array.file.expect(*array.span(begins[piece.first], begins[piece.last - 1] + self._units[piece.last - 1]))
+
+    def _read(self, piece: _Piece, *, wait: bool) -> bool:
+        assert self._out is not None
+        first, last, shard, _ = piece
+        start, stop = self._lines[first], self._ends[last - 1]
+        parts = []
+        try:
+            for table, begins, unseen in zip(self._tables, self._begins, self._unseen, strict=True):
+                begin, end = begins[first], begins[last - 1] + self._units[last - 1]
+                raw = self._place(table, end - begin, start, stop)
+                if not table.opened[shard].read(begin, end, raw, wait=wait):
+                    return False
+                if unseen is not None:
+                    self._check(table, piece, unseen, raw)
+                parts.append(raw)
+        except DamageError as error:
+            item = self._reader.item(self._rows[first])
+            raise error if str(error).startswith("item ") else DamageError(f"item {item}: {error}") from error
+        if self._bytes is None:
+            arrays = [table.array for table in self._tables]
+            values = [
+                np.frombuffer(raw, a.dtype).reshape(-1, a.shard_shape[-1]) for raw, a in zip(parts, arrays, strict=True)
+            ]
+            self._codec.decode(values, out=self._out[start:stop])
+        return True
+
+    def _place(self, table: Table, units: int, start: int, stop: int) -> memoryview:
+        """Where stored bytes are put: where they are wanted, if they are wanted as they are."""
+        if self._bytes is None:
+            return np.empty(units * table.unit_bytes, np.uint8).data
+        return self._bytes[start * self._line_bytes : stop * self._line_bytes]
+
+    def _check(self, table: Table, piece: _Piece, unseen: list[int], raw: memoryview) -> None:
+        """Compare the checksums of those rows that are not seen yet: `unseen` has them, -1 for the others."""
+        end = 0
+        for i in range(piece.first, piece.last):
+            begin, end = end, end + self._units[i] * table.unit_bytes
+            if unseen[i] >= 0 and (found := crc32(raw[begin:end])) != unseen[i]:
+                expect_checksum(self._reader.feature_set, self._reader.item(self._rows[i]), found, unseen[i])
+
+
+def share(work: Callable[[slice], object], stops: np.ndarray, threads: int) -> None:
+    """Do pieces of work, block by block, in this thread and in helpers.
+
+    After an error nothing more is begun; it is raised when all threads have stopped.
+
+    Args:
+        work: does the pieces of a slice.
+        stops: bytes of all pieces up to the end of each, int64 [pieces].
+        threads: that share the work.
+    """
+    least, most = _BLOCK_BYTES
+    size = min(max(int(stops[-1]) // (threads * _BLOCKS), least), most) if threads > 1 else most
+    cuts = (_cuts(stops - 1, size).nonzero()[0] + 1).tolist() if stops[-1] > size else []
+    waiting = iter([slice(a, b) for a, b in pairwise([0, *cuts, len(stops)])])  # a list's may be shared by threads
+
+    def take() -> None:
+        try:
+            for block in waiting:
+                work(block)
+        except BaseException:
+            for _ in waiting:
+                pass
+            raise
+
+    helpers = [_helpers().submit(take) for _ in range(min(threads - 1, len(cuts)))]
+    try:
+        take()
+    finally:
+        errors = [helper.exception() for helper in helpers if not helper.cancel()]
+    for error in errors:
+        if error is not None:
+            raise error
+
+
+@cache
+def _helpers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="gather")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_helpers.cache_clear)  # a child has none of its parent's threads
+
+
+def _cuts(stops: np.ndarray, size: int) -> np.ndarray:
+    """bool [b - 1]: between which neighbours a multiple of `size` bytes lies."""
+    shares = stops // size
+    return shares[1:] != shares[:-1]
+
+
+def _runs(apart: np.ndarray) -> tuple[Any, Any]:
+    """First and last of each run of neighbours that are not `apart`, as indices."""
+    if apart.all():
+        return slice(None), slice(None)
+    breaks = apart.nonzero()[0]
+    return np.concatenate([[0], breaks + 1]), np.concatenate([breaks, [len(apart)]])
