@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .codecs import Codec
 from .errors import DamageError
+from .featureset import FeatureSet
 from .layout import ArrayLayout
-from .shardfile import ShardArray
+from .shardfile import ShardArray, absent_row, expect_checksum
 from .shards import crc32
 
 _MOST_THREADS = 64
@@ -96,115 +96,138 @@ class Copies:
 
 
 class _Piece(NamedTuple):
-    """Rows [first, last) of a plan, which are one read of each array; `follows`: where the piece before it ends."""
+    """Rows [first, last) of those to read, which are one read of each array.
+
+    Attributes:
+        first, last: rows.
+        place: of their shard in the tables.
+        begins: by array, the unit at which they begin in its file.
+        units: how many they are.
+        start, stop: where they are wanted.
+        follows: whether they begin in the file where the piece before them ends.
+    """
 
     first: int
     last: int
-    shard: int
+    place: int
+    begins: list[int]
+    units: int
+    start: int
+    stop: int
     follows: bool
 
 
 class Reads:
-    """Rows by offset, in the order of the files, with their checksums."""
+    """Rows by offset, in the order of the files, with their checksums.
+
+    Args:
+        feature_set: that they are of.
+        tables: of the arrays that are one with the codec.
+        name: gives the id of the item that has a row.
+        check: compare the checksums of rows that were not read before.
+        rows, places, cells, tokens: of each row, int64 [b].
+        out: where the rows are wanted, one after the other: C-contiguous [sum of tokens, dim]; None only to expect.
+    """
 
     def __init__(
         self,
-        reader: Gatherer,
+        feature_set: FeatureSet,
         tables: Sequence[Table],
+        name: Callable[[int], str],
+        check: bool,
         rows: np.ndarray,
+        places: np.ndarray,
         cells: np.ndarray,
         tokens: np.ndarray,
         out: np.ndarray | None,
     ) -> None:
-        self._reader, self._tables, self._out = reader, tables, out
-        self._codec = reader.feature_set.layout.codec
-        in_place = out is not None and len(tables) == 1 and tables[0].array.dtype == self._codec.reads_as
+        self._set, self._tables, self._name, self._out = feature_set, tables, name, out
+        in_place = out is not None and len(tables) == 1 and tables[0].array.dtype == out.dtype.name
         self._bytes = out.reshape(-1).view(np.uint8).data if out is not None and in_place else None
         self._line_bytes = 0 if out is None else out.shape[1] * out.itemsize
         stops = tokens.cumsum()
         if (cells[1:] < cells[:-1]).any():
             order = cells.argsort(kind="stable")
-            rows, cells, tokens, stops = rows[order], cells[order], tokens[order], stops[order]
-        units = tokens if tables[0].is_ragged else np.ones_like(tokens)
+            rows, places, cells, tokens, stops = (x[order] for x in (rows, places, cells, tokens, stops))
+        starts, units = stops - tokens, tokens if tables[0].is_ragged else np.ones_like(tokens)
         begins = np.stack([table.begins[cells] for table in tables])
         if begins.min() < 0:
-            raise absent_row(reader.feature_set, reader.item(rows[(begins < 0).any(axis=0).argmax()]))
-        shards = cells // reader.feature_set.layout.shard_rows
-        follows = (shards[1:] == shards[:-1]) & (stops[1:] - tokens[1:] == stops[:-1])
-        follows &= (begins[:, 1:] == begins[:, :-1] + units[:-1]).all(axis=0)
-        nbytes = (units * sum(table.unit_bytes for table in tables)).cumsum()
-        firsts, lasts = _runs(~follows | _cuts(nbytes, _CHECKED_BYTES))
-        each = np.arange(len(rows))
-        columns = (each[firsts], each[lasts] + 1, shards[firsts], np.concatenate([[False], follows])[firsts])
-        self.pieces = [_Piece(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+            raise absent_row(feature_set, name(rows[(begins < 0).any(axis=0).argmax()]))
+        follows = (places[1:] == places[:-1]) & (begins[:, 1:] == begins[:, :-1] + units[:-1]).all(axis=0)
+        ends, nbytes = units.cumsum(), (units * sum(table.unit_bytes for table in tables)).cumsum()
+        firsts, lasts = _runs(~follows | (starts[1:] != stops[:-1]) | _cuts(nbytes, _CHECKED_BYTES))
+        numbers = np.arange(len(rows))
+        columns = (numbers[firsts], numbers[lasts] + 1, places[firsts], begins[:, firsts].T)
+        columns += (ends[lasts] - (ends - units)[firsts], starts[firsts], stops[lasts])
+        columns += (np.concatenate([[False], follows])[firsts],)
+        self._pieces = [_Piece(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
         self._stops = nbytes[lasts]
-        self._rows = rows
-        self._units, self._lines, self._ends = units.tolist(), (stops - tokens).tolist(), stops.tolist()
-        self._begins = begins.tolist()
-        self._unseen = [self._checksums(table, cells) if reader.check else None for table in tables]
+        self._rows, self._units = rows, units.tolist()
+        self._stored = [self._unseen(table, cells) if check else None for table in tables]
 
-    def _checksums(self, table: Table, cells: np.ndarray) -> list[int]:
-        """Of rows that were not read before; -1 for the others."""
+    def _unseen(self, table: Table, cells: np.ndarray) -> list[int]:
+        """The checksums of rows that were not read before; -1 for the others."""
         return np.where(table.seen[cells], -1, table.checksums[cells].astype(np.int64)).tolist()
 
     def run(self, threads: int) -> None:
         """Read all of them."""
         share(self._do, self._stops, threads)
 
+    def expect(self) -> None:
+        """Let the system fetch all of them, while we do something else."""
+        for piece in self._pieces:
+            self._expect(piece)
+
     def _do(self, block: slice) -> None:
         late = []
-        for piece in self.pieces[block]:
+        for piece in self._pieces[block]:
             # Where a run goes on the system reads ahead by itself.
             if not self._read(piece, wait=piece.follows):
-                self.expect(piece)
+                self._expect(piece)
                 late.append(piece)
         for piece in late:
             self._read(piece, wait=True)
 
-    def expect(self, piece: _Piece) -> None:
-        """Ask the system for the bytes of a piece."""
-        for begins, table in zip(self._begins, self._tables, strict=True):
-            array = table.opened[piece.shard]
-            array.file.expect(*array.span(begins[piece.first], begins[piece.last - 1] + self._units[piece.last - 1]))
+    def _expect(self, piece: _Piece) -> None:
+        for table, begin in zip(self._tables, piece.begins, strict=True):
+            array = table.opened[piece.place]
+            array.file.expect(*array.span(begin, begin + piece.units))
 
     def _read(self, piece: _Piece, *, wait: bool) -> bool:
-        assert self._out is not None
-        first, last, shard, _ = piece
-        start, stop = self._lines[first], self._ends[last - 1]
-        parts = []
-        try:
-            for table, begins, unseen in zip(self._tables, self._begins, self._unseen, strict=True):
-                begin, end = begins[first], begins[last - 1] + self._units[last - 1]
-                raw = self._place(table, end - begin, start, stop)
-                if not table.opened[shard].read(begin, end, raw, wait=wait):
+        """Read, check and decode a piece; False where it is not in memory and we shall not wait."""
+        raws = []
+        for table, begin, stored in zip(self._tables, piece.begins, self._stored, strict=True):
+            raw = self._target(table, piece)
+            try:
+                if not table.opened[piece.place].read(begin, begin + piece.units, raw, wait=wait):
                     return False
-                if unseen is not None:
-                    self._check(table, piece, unseen, raw)
-                parts.append(raw)
-        except DamageError as error:
-            item = self._reader.item(self._rows[first])
-            raise error if str(error).startswith("item ") else DamageError(f"item {item}: {error}") from error
+            except DamageError as error:
+                raise DamageError(f"item {self._name(self._rows[piece.first])}: {error}") from error
+            if stored is not None:
+                self._check(table, piece, stored, raw)
+            raws.append(raw)
         if self._bytes is None:
-            arrays = [table.array for table in self._tables]
-            values = [
-                np.frombuffer(raw, a.dtype).reshape(-1, a.shard_shape[-1]) for raw, a in zip(parts, arrays, strict=True)
-            ]
-            self._codec.decode(values, out=self._out[start:stop])
+            self._decode(piece, raws)
         return True
 
-    def _place(self, table: Table, units: int, start: int, stop: int) -> memoryview:
-        """Where stored bytes are put: where they are wanted, if they are wanted as they are."""
+    def _target(self, table: Table, piece: _Piece) -> memoryview:
+        """Where the stored bytes of a piece are put: where they are wanted, if they are wanted as they are."""
         if self._bytes is None:
-            return np.empty(units * table.unit_bytes, np.uint8).data
-        return self._bytes[start * self._line_bytes : stop * self._line_bytes]
+            return np.empty(piece.units * table.unit_bytes, np.uint8).data
+        return self._bytes[piece.start * self._line_bytes : piece.stop * self._line_bytes]
 
-    def _check(self, table: Table, piece: _Piece, unseen: list[int], raw: memoryview) -> None:
-        """Compare the checksums of those rows that are not seen yet: `unseen` has them, -1 for the others."""
+    def _check(self, table: Table, piece: _Piece, stored: list[int], raw: memoryview) -> None:
         end = 0
         for i in range(piece.first, piece.last):
             begin, end = end, end + self._units[i] * table.unit_bytes
-            if unseen[i] >= 0 and (found := crc32(raw[begin:end])) != unseen[i]:
-                expect_checksum(self._reader.feature_set, self._reader.item(self._rows[i]), found, unseen[i])
+            if stored[i] >= 0 and (found := crc32(raw[begin:end])) != stored[i]:
+                expect_checksum(self._set, self._name(self._rows[i]), found, stored[i])
+
+    def _decode(self, piece: _Piece, raws: list[memoryview]) -> None:
+        assert self._out is not None
+        arrays = [table.array for table in self._tables]
+        parts = [np.frombuffer(r, a.dtype).reshape(-1, a.shard_shape[-1]) for r, a in zip(raws, arrays, strict=True)]
+        self._set.layout.codec.decode(parts, out=self._out[piece.start : piece.stop])
 
 
 def share(work: Callable[[slice], object], stops: np.ndarray, threads: int) -> None:

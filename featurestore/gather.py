@@ -1,18 +1,14 @@
-"""Many rows of a feature set into one array: run by run, in threads, each row checked.
+"""Which rows lie where in the shards of a feature set, and how they are read (`fill`).
 
 Rows that are read for the first time are read by offset in the order of the files, and their checksums compared while
 the copy is warm in the caches. What the memory does not hold is asked for at once, then read. When they are read again,
-rows of a set on this machine that fits into memory are copied from maps of its files. Neighbours are one read.
+rows of a set on this machine that fits into memory are copied from maps of its files.
 """
 
 import os
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cache, partial
-from itertools import pairwise
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -20,10 +16,9 @@ import polars as pl
 from . import memory
 from .errors import DamageError
 from .featureset import FeatureSet
-from .layout import ArrayLayout
+from .fill import Copies, Reads, Table
 from .remote import ObjectPath, at_once
-from .shardfile import Shard, ShardArray, absent_row, expect_checksum, repair
-from .shards import crc32
+from .shardfile import Shard, repair
 
 DEFAULT_THREADS = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
@@ -40,8 +35,8 @@ class Gatherer:
     """
 
     def __init__(self, feature_set: FeatureSet, view: int, done: pl.DataFrame, *, check: bool, threads: int) -> None:
-        self.feature_set, self.check = feature_set, check
-        self._view, self._threads = view, threads
+        self.feature_set, self._view = feature_set, view
+        self._check, self._threads = check, threads
         self._done = done.select("item", "row", "tokens").sort("row")
         self._rows = self._done["row"].to_numpy()
         self._shard_rows = feature_set.layout.shard_rows
@@ -74,24 +69,26 @@ class Gatherer:
             if self._mapped and tables[0].is_plain and tables[0].seen[cells].all():
                 Copies(tables[0], places, cells, tokens, out).run(threads)
             else:
-                Reads(self, tables, rows, cells, tokens, out).run(threads)
+                self._reads(tables, rows, places, cells, tokens, out).run(threads)
                 for table in tables:
                     table.seen[cells] = True
 
     def expect(self, base: str, rows: np.ndarray, tokens: np.ndarray) -> None:
         """Let the system fetch rows that are not known to be in memory, while we do something else."""
-        _, cells, tables = self._load(base, rows)
-        unknown = np.flatnonzero(~tables[0].seen[cells]) if self._mapped else np.arange(len(rows))
-        if len(unknown):
-            plan = Reads(self, tables, rows[unknown], cells[unknown], tokens[unknown], None)
-            for piece in plan.pieces:
-                plan.expect(piece)
+        places, cells, tables = self._load(base, rows)
+        unknown = ~tables[0].seen[cells] if self._mapped else np.ones(len(rows), dtype=bool)
+        if unknown.any():
+            columns = (column[unknown] for column in (rows, places, cells, tokens))
+            self._reads(tables, *columns, None).expect()
 
-    def item(self, row: int) -> str:
+    def _reads(self, tables: tuple[Table, ...], *columns: Any) -> Reads:
+        return Reads(self.feature_set, tables, self._item, self._check, *columns)
+
+    def _item(self, row: int) -> str:
         """The id of the item that has a row."""
         return self._done["item"][int(np.searchsorted(self._rows, row))]
 
-    def _load(self, base: str, rows: np.ndarray) -> "tuple[np.ndarray, np.ndarray, tuple[Table, ...]]":
+    def _load(self, base: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, tuple[Table, ...]]:
         """Where the shards of rows and the rows stand in the tables of an array, which are filled for these shards."""
         shards, positions = np.divmod(rows, self._shard_rows)
         places = np.searchsorted(self._shards, shards)
@@ -105,13 +102,13 @@ class Gatherer:
                 list(open_each(partial(self._open, tables), closed))
         return places, places * self._shard_rows + positions, tables
 
-    def _empty(self, base: str) -> "tuple[Table, ...]":
+    def _empty(self, base: str) -> tuple[Table, ...]:
         layout = self.feature_set.layout
         arrays = [array for array in layout.arrays(self._view) if array.base == base]
         plain = len(arrays) == 1 and arrays[0].dtype == layout.codec.reads_as and not arrays[0].compressed
         return tuple(Table.empty(array, len(self._shards), self._shard_rows, plain) for array in arrays)
 
-    def _open(self, tables: "tuple[Table, ...]", place: int) -> None:
+    def _open(self, tables: tuple[Table, ...], place: int) -> None:
         shard = Shard(self.feature_set, self._view, int(self._shards[place]))
         self._compare(shard)
         held = slice(place * self._shard_rows, place * self._shard_rows + len(shard.record.items))

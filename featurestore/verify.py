@@ -113,8 +113,8 @@ def _feature_set(store: Store, name: str, report: VerifyReport, *, deep: bool, r
 
 def _metadata(feature_set: FeatureSet, repair: bool) -> Iterator[Finding]:
     """The arrays' zarr.json: what strangers' readers go by."""
-    shards = max((a.end for a in feature_set.allocations()), default=0)
-    for view in {0, *feature_set.views()}:
+    for view in sorted({0, *feature_set.views()}):
+        shards = max(feature_set.decided(view), default=-1) + 1  # what is only planned is not there to be read
         for array in feature_set.layout.arrays(view):
             path = feature_set.path / array.path / "zarr.json"
             problem = _wrong_metadata(path.read_bytes() if path.exists() else None, array, shards)
@@ -150,12 +150,14 @@ def _difference(document: dict[str, Any], array: ArrayLayout, shards: int) -> st
 
 
 def _view(feature_set: FeatureSet, view: int, report: VerifyReport, *, deep: bool, repair: bool) -> Iterator[Finding]:
-    records = {}
+    records, bad = {}, {}
     for shard in feature_set.decided(view):
         try:
             records[shard] = feature_set.record(view, shard)
         except DamageError as error:
-            yield _bad_record(feature_set, view, shard, str(error), repair)
+            bad[shard] = str(error)
+    for shard, message in bad.items():
+        yield _bad_record(feature_set, view, shard, message, records, repair=repair)
     counting = _counting(feature_set, view, records)
     for shard, rows in counting.items():
         record = records[shard]
@@ -249,7 +251,9 @@ def _bad_rows(feature_set: FeatureSet, record: Record, array: ArrayLayout) -> It
                 yield record.first_row + position
 
 
-def _bad_record(feature_set: FeatureSet, view: int, shard: int, message: str, repair: bool) -> Finding:
+def _bad_record(
+    feature_set: FeatureSet, view: int, shard: int, message: str, sound: dict[int, Record], *, repair: bool
+) -> Finding:
     """A record that cannot be read: its items stand in the allocation.
 
     It is replaced by one that says that the shard was abandoned, and its rows are dropped, which holds against an
@@ -261,10 +265,12 @@ def _bad_record(feature_set: FeatureSet, view: int, shard: int, message: str, re
         return Finding(feature_set.name, view, shard, "set", message)  # whole, and of another set: not ours to mend
     except DamageError:
         pass
-    items = tuple(feature_set.allocated_items(shard))
+    allocated = feature_set.allocated_items(shard)
+    newer = {item for number, record in sound.items() if number > shard for item in record.items}
+    items = tuple(item for item in allocated if item not in newer)
     if repair:
         first = shard * feature_set.layout.shard_rows
-        rows = pl.DataFrame({"row": range(first, first + len(items)), "item": items})
+        rows = pl.DataFrame({"row": range(first, first + len(allocated)), "item": allocated})
         feature_set.drop(rows.with_columns(view=pl.lit(view, pl.Int64), reason=pl.lit("its commit record was damaged")))
         write_atomic(path, abandoned(feature_set, view, shard).encode())
     done = f"abandoned; {len(items)} items queued" if repair else ""

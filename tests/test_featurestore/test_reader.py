@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import zarr
 
-from featurestore import gather, memory, shardfile
+from featurestore import fill, memory, shardfile
 from featurestore.codecs import CODECS
 from featurestore.errors import DamageError, DataError
 from featurestore.featureset import create_feature_set
@@ -50,7 +50,7 @@ def texts(store):
 def small_steps(monkeypatch):
     """Cut small sets as large ones are: into many reads, shared by threads."""
     for name, size in (("_CHECKED_BYTES", 500), ("_COPIED_BYTES", 700), ("_BLOCK_BYTES", (200, 900))):
-        monkeypatch.setattr(gather, name, size)
+        monkeypatch.setattr(fill, name, size)
 
 
 def write_odd(store, folder, layout, count):
@@ -377,10 +377,10 @@ def test_an_error_in_a_helper_thread_is_raised_when_all_have_stopped(small_steps
         done.append(block)
 
     with pytest.raises(ValueError, match="told to fail"):
-        gather.share(work, stops, 4)
+        fill.share(work, stops, 4)
     at_the_end = list(done)
     assert at_the_end == done
     assert len(done) < 300  # of 334
     done.clear()
-    gather.share(done.append, stops, 4)
+    fill.share(done.append, stops, 4)
     assert sorted(block.start for block in done) == [0, *(block.stop for block in sorted(done)[:-1])]

@@ -183,10 +183,10 @@ def test_a_repair_done_twice_harms_nothing(store, images):
     record = images.path / "commits/v0/00000001.json"
     record.write_text("{")
     message = "seen by two at once"
-    assert _bad_record(images, 0, 1, message, True).repaired
+    assert _bad_record(images, 0, 1, message, {}, repair=True).repaired
     write_all(store, image_layout())
     before = open_features(store, images.name).items
-    _bad_record(images, 0, 1, message, True)  # the second comes late
+    _bad_record(images, 0, 1, message, {}, repair=True)  # the second comes late
     assert open_features(store, images.name).items == before
     assert verify(store, deep=True).clean
     assert images.record(0, 1).state == "abandoned"
