@@ -106,6 +106,11 @@ def _feature_set(store: Store, name: str, report: VerifyReport, *, deep: bool, r
             yield Finding(name, -1, -1, "set", "it has rows and no zarr.json. Restore that file from a copy.")
         return  # otherwise its making was broken off, or goes on
     feature_set = open_feature_set(store, name)
+    try:
+        for allocation in feature_set.allocations():
+            feature_set.allocated_items(allocation.first)
+    except DamageError as error:
+        yield Finding(name, -1, -1, "table", str(error))
     yield from _metadata(feature_set, repair)
     for view in feature_set.views():
         yield from _view(feature_set, view, report, deep=deep, repair=repair)
