@@ -245,7 +245,8 @@ class FeatureSet:
             pl.Series("stamp_now", [source_stamp(path) for path in items["path"]], dtype=pl.String)
         )
         lost = self._lost(view, frame["shard"].unique().drop_nulls().to_list())
-        counts = same_sources(frame) & ~frame["shard"].is_in(lost)
+        # A failure needs no file to be known.
+        counts = same_sources(frame) & ~(frame["shard"].is_in(lost) & (frame["state"] == "done").fill_null(False))
         return frame.with_columns(state=pl.when(counts).then("state").otherwise(pl.lit("missing")))
 
     def _lost(self, view: int, shards: list[int]) -> list[int]:

@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 import pytest
 import zarr
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -457,6 +457,7 @@ class StoreMachine(RuleBasedStateMachine):
 TestStore = pytest.mark.filterwarnings("error")(StoreMachine.TestCase)
 TestStore.settings = settings(
     max_examples=16,
+    phases=(Phase.explicit, Phase.generate),  # a failure is shown as it was found: shrinking takes minutes
     stateful_step_count=25,
     derandomize=True,
     deadline=None,
