@@ -177,14 +177,14 @@ class Catalog:
                 if connection.execute("SELECT format FROM truth.format").fetchall() != [(self._format,)]:
                     return False
                 return folded(connection) == {truth: files for truth, files in listing.items() if files}
-            except duckdb.CatalogException:
+            except duckdb.Error:  # not of our making, or of another version: it is made anew
                 return False
 
     def _update(self, file: Path, listing: Listing, wait_s: float) -> None:
         """Fold into a file, in several transactions where there is much: a fold that was killed is gone on with."""
         is_done = False
         while not is_done:
-            with self._open(file, wait_s, read_only=False) as connection:
+            with self._open(file, wait_s, read_only=False) as connection, _only_ours(file):
                 connection.execute("BEGIN")
                 self._prepare(connection)
                 before = folded(connection)
@@ -221,7 +221,10 @@ class Catalog:
 
     @contextmanager
     def _open(self, file: Path, wait_s: float, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
-        config: dict[str, Any] = dict(_CLOSED) if read_only else {"storage_compatibility_version": _STORAGE_VERSION}
+        # Closed for writing too: a stranger's catalog may hold macros in place of functions that folding calls.
+        config: dict[str, Any] = dict(_CLOSED)
+        if not read_only:
+            config["storage_compatibility_version"] = _STORAGE_VERSION
         if file == self.store.catalog and not self._may_write():
             config["temp_directory"] = str(store_folder(self.store.root) / "spill")
         deadline = time.monotonic() + wait_s
@@ -250,6 +253,23 @@ class Catalog:
             yield connection
         finally:
             connection.close()
+
+
+@contextmanager
+def _only_ours(file: Path) -> Iterator[None]:
+    """Folding into a file that radfs made raises none of these: it holds what somebody else put there."""
+    try:
+        yield
+    except (
+        duckdb.PermissionException,
+        duckdb.CatalogException,
+        duckdb.BinderException,
+        duckdb.ParserException,
+    ) as error:
+        raise StoreError(
+            f"{file} is not a catalog that radfs made ({str(error).splitlines()[0][:120]}). It is a cache: run `radfs "
+            "reindex`, which makes it anew from the truth files."
+        ) from error
 
 
 def _log(file: Path) -> Path:

@@ -499,3 +499,30 @@ def test_the_catalog_is_as_private_as_the_store(store, catalog):
     store.root.chmod(0o2770)
     catalog.fold()
     assert store.catalog.stat().st_mode & 0o777 == 0o660
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "CREATE OR REPLACE MACRO max(a) AS (SELECT error(content) FROM read_text('{secret}'))",
+        "CREATE OR REPLACE MACRO hash(a) AS (SELECT error(content) FROM read_text('{secret}'))",
+        "DROP TABLE truth.files; CREATE VIEW truth.files AS SELECT * FROM read_text('{secret}')",
+    ],
+    ids=["max", "hash", "files"],
+)
+def test_a_strangers_catalog_reads_no_file_when_it_is_folded(store, tmp_path, catalog, planted):
+    secret = tmp_path / "secret.txt"
+    secret.write_text("TOPSECRET")
+    add_images(store, tmp_path, ["1", "2"])
+    write_all(store, image_layout())
+    catalog.fold()
+    with duckdb.connect(str(store.catalog)) as connection:
+        connection.execute("DELETE FROM truth.files")
+        connection.execute(planted.format(secret=secret))
+    try:
+        catalog.fold()
+    except StoreError as error:
+        assert "radfs reindex" in str(error)
+        assert "TOPSECRET" not in str(error)
+    catalog.rebuild()
+    assert catalog.query("SELECT count(*) FROM feature_rows").item() == 2
