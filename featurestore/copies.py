@@ -15,10 +15,11 @@ from pathlib import Path
 
 from .cache import cache_folder
 from .errors import DataError, StoreError
-from .fsio import partial_name, partial_owner, remove
+from .fsio import map_file, partial_name, partial_owner, remove
 from .keys import content_key
 from .process import is_alive
 from .remote import PART_BYTES, SCHEME, ObjectPath, StorePath, at_once, endpoint
+from .shards import crc32
 
 DEFAULT_BYTES = 50 * 10**9
 
@@ -53,7 +54,7 @@ def local_file(path: StorePath, promised: Mapping[str, int] | None = None) -> Pa
     copy = copy_of(path, promised)
     _opened.add(copy.name)
     if not has_copy(path, promised):
-        _fetch(path, copy)
+        _fetch(path, copy, promised.get("crc32"))
         _make_room(copy.parent)
     return copy
 
@@ -73,8 +74,11 @@ def copy_of(path: ObjectPath, promised: Mapping[str, int]) -> Path:
     return cache_folder("objects") / content_key([endpoint(), str(path), dict(promised)], 32)
 
 
-def _fetch(path: ObjectPath, copy: Path) -> None:
-    """Make a copy, in parts of which several are under way at a time; it gets its name when it is whole."""
+def _fetch(path: ObjectPath, copy: Path, checksum: int | None) -> None:
+    """Make a copy, in parts of which several are under way at a time; it gets its name when it is whole.
+
+    An object may be replaced by another one between two parts: where its checksum is known, a torn copy is made again.
+    """
     size = path.stat().st_size
     partial = partial_name(copy)
     fd = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
@@ -86,7 +90,10 @@ def _fetch(path: ObjectPath, copy: Path) -> None:
             data, start = data[written:], start + written
 
     try:
-        at_once(fetch_part, range(0, size, PART_BYTES))
+        for _ in range(2):
+            at_once(fetch_part, range(0, size, PART_BYTES))
+            if checksum is None or crc32(map_file(partial)) == checksum:
+                break  # what fails twice is damaged, not torn: the rows' own checksums will say which
         os.fsync(fd)
         partial.replace(copy)
     except FileNotFoundError:

@@ -5,12 +5,13 @@ Where things lie is said here and in `docs/format.md`; what they hold is known t
 
 import json
 import os
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
 from .copies import store_folder
 from .errors import DataError, StoreError
-from .fsio import write_new
+from .fsio import remove, write_new
 from .remote import SCHEME, ObjectPath, StorePath, object_path
 
 FORMAT = 2
@@ -80,6 +81,8 @@ def open_store(path: str | os.PathLike[str], *, create: bool = False, group: boo
             raise StoreError(f"{root} exists and is not a radfs store. Name a new or an empty folder with --store.")
         if isinstance(root, Path):
             _make_root(root, _GROUP if group else _PRIVATE)
+        else:
+            _require_put_if_absent(root)
         write_new(marker, json.dumps({"format": FORMAT}).encode())
     elif group and isinstance(root, Path) and root.stat().st_mode & 0o070 != 0o070:
         raise DataError(
@@ -104,6 +107,20 @@ def _make_root(root: Path, mode: int) -> None:
     # made below takes the permissions of its folder (`fsio`).
     root.mkdir(parents=True, exist_ok=True)
     root.chmod(mode)
+
+
+def _require_put_if_absent(root: ObjectPath) -> None:
+    """Refuse a server that replaces what it is asked to write only where nothing is: each decision would be undone by
+    the next."""
+    probe = root / f".{uuid.uuid4().hex}.partial"
+    try:
+        if not write_new(probe, b"1") or write_new(probe, b"2"):
+            raise StoreError(
+                f"the server of {root} ignores `If-None-Match: *`: two processes would undo each other's work there. "
+                "Use a store in a folder, or a server with conditional writes."
+            )
+    finally:
+        remove(probe)
 
 
 def _is_strange(path: StorePath) -> bool:

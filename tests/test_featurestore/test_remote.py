@@ -165,6 +165,12 @@ def test_a_store_is_made_opened_and_refused_as_on_a_disk(bucket):
         open_store(Path(f"{bucket}/a"))
 
 
+def test_a_server_that_replaces_what_it_should_keep_is_refused(bucket, monkeypatch):
+    monkeypatch.setattr(remote_module.ObjectPath, "put_new", lambda self, data: self.put([data]) is None)
+    with pytest.raises(StoreError, match=r"ignores `If-None-Match: \*`"):
+        open_store(f"{bucket}/careless", create=True)
+
+
 def test_a_folder_that_a_console_made_is_empty(server, bucket):
     from urllib.request import Request, urlopen
 
