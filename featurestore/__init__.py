@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .items import add_items, list_items
     from .reader import Features, open_features
     from .store import Store, open_store
+    from .stream import FeatureStream, stream_features
 
 # Nothing is sent anywhere about what is done with patients' data: Hugging Face's libraries read these when they load.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -21,6 +22,7 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 __all__ = [
     "ExtractReport",
     "FeatureSet",
+    "FeatureStream",
     "Features",
     "Store",
     "add_items",
@@ -30,6 +32,7 @@ __all__ = [
     "list_items",
     "open_features",
     "open_store",
+    "stream_features",
 ]
 
 _MODULES = {
@@ -38,6 +41,7 @@ _MODULES = {
     "items": ("add_items", "list_items"),
     "reader": ("Features", "open_features"),
     "store": ("Store", "open_store"),
+    "stream": ("FeatureStream", "stream_features"),
 }
 
 

@@ -125,6 +125,7 @@ class Reads:
         tables: of the arrays that are one with the codec.
         name: gives the id of the item that has a row.
         check: compare the checksums of rows that were not read before.
+        mapped: copy what is in memory from maps of the files.
         rows, places, cells, tokens: of each row, int64 [b].
         out: where the rows are wanted, one after the other: C-contiguous [sum of tokens, dim]; None only to expect.
     """
@@ -135,6 +136,7 @@ class Reads:
         tables: Sequence[Table],
         name: Callable[[int], str],
         check: bool,
+        mapped: bool,
         rows: np.ndarray,
         places: np.ndarray,
         cells: np.ndarray,
@@ -145,6 +147,7 @@ class Reads:
         in_place = out is not None and len(tables) == 1 and tables[0].array.dtype == out.dtype.name
         self._bytes = out.reshape(-1).view(np.uint8).data if out is not None and in_place else None
         self._line_bytes = 0 if out is None else out.shape[1] * out.itemsize
+        self._mapped = mapped and tables[0].is_plain
         stops = tokens.cumsum()
         if (cells[1:] < cells[:-1]).any():
             order = cells.argsort(kind="stable")
@@ -199,7 +202,7 @@ class Reads:
         for table, begin, stored in zip(self._tables, piece.begins, self._stored, strict=True):
             raw = self._target(table, piece)
             try:
-                if not table.opened[piece.place].read(begin, begin + piece.units, raw, wait=wait):
+                if not self._fetch(table, piece, begin, raw, wait):
                     return False
             except DamageError as error:
                 raise DamageError(f"item {self._name(self._rows[piece.first])}: {error}") from error
@@ -209,6 +212,15 @@ class Reads:
         if self._bytes is None:
             self._decode(piece, raws)
         return True
+
+    def _fetch(self, table: Table, piece: _Piece, begin: int, raw: memoryview, wait: bool) -> bool:
+        array = table.opened[piece.place]
+        if self._mapped and wait == piece.follows:
+            at, size = begin * table.unit_bytes, len(raw)
+            if array.file.holds(at, size):
+                np.copyto(np.frombuffer(raw, np.uint8), array.file.view(at, size))
+                return True
+        return array.read(begin, begin + piece.units, raw, wait=wait)
 
     def _target(self, table: Table, piece: _Piece) -> memoryview:
         """Where the stored bytes of a piece are put: where they are wanted, if they are wanted as they are."""
