@@ -252,9 +252,12 @@ class Fold:
             verdict = f"row_number() OVER (PARTITION BY {same} ORDER BY {newest} DESC, id DESC) = 1"
         if other:
             verdict += f' AND NOT EXISTS (FROM truth."{other.table}" d WHERE {other.on})'
+        # First by the hash alone: a scan of one column, where the others would cost several times as much.
+        ids = f"SELECT rowid AS id FROM {name} SEMI JOIN {contested} USING (key_hash)"
+        self._sql(f"CREATE OR REPLACE TEMP TABLE ids AS {ids}")
         self._sql(f"""
             CREATE OR REPLACE TEMP TABLE verdicts AS
-            WITH t AS (SELECT *, rowid AS id FROM {name} SEMI JOIN {contested} USING (key_hash))
+            WITH t AS (SELECT t.*, id FROM {name} t JOIN ids ON t.rowid = id)
             SELECT id, verdict FROM (
                 SELECT id, counts, {verdict} AS verdict FROM t JOIN truth.files f ON f.number = t.file_number
             ) WHERE verdict <> counts""")

@@ -519,10 +519,11 @@ def test_a_strangers_catalog_reads_no_file_when_it_is_folded(store, tmp_path, ca
     with duckdb.connect(str(store.catalog)) as connection:
         connection.execute("DELETE FROM truth.files")
         connection.execute(planted.format(secret=secret))
+    said = None
     try:
         catalog.fold()
     except StoreError as error:
-        assert "radfs reindex" in str(error)
-        assert "TOPSECRET" not in str(error)
+        said = str(error)
+    assert said is None or ("radfs reindex" in said and "TOPSECRET" not in said)
     catalog.rebuild()
     assert catalog.query("SELECT count(*) FROM feature_rows").item() == 2
