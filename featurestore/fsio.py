@@ -178,7 +178,7 @@ def read_whole(path: StorePath, most: int) -> bytes:
     else:
         with os.fdopen(open_plain(path), "rb") as file:
             size = os.fstat(file.fileno()).st_size
-            data = file.read(most) if size <= most else b""
+            data = file.read(size) if size <= most else b""  # it takes as much memory as it is told to
     if size > most:
         raise ValueError(f"{size} bytes long; at most {most} are allowed")
     return data

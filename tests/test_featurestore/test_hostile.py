@@ -549,9 +549,9 @@ def run_cases(base: str, names: list[str], report: str) -> None:
                     )
                 finally:
                     signal.alarm(0)
+        read = {o for o in opened if o.startswith(str(outside)) or o == "/dev/zero"}
         if fingerprint(outside) != before:
             wrong.append("something outside was changed")
-        read = {o for o in opened if o.startswith(str(outside)) or o == "/dev/zero"}
         wrong += [f"opened {path}" for path in sorted(read)]
         if (Path(base) / "sentinel").exists():
             wrong.append("its code was run")
