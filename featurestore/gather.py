@@ -82,7 +82,7 @@ class Gatherer:
             self._reads(tables, *columns, None).expect()
 
     def _reads(self, tables: tuple[Table, ...], *columns: Any) -> Reads:
-        return Reads(self.feature_set, tables, self._item, self._check, self._mapped, *columns)
+        return Reads(self.feature_set, tables, self._item, self._check, *columns)
 
     def _item(self, row: int) -> str:
         """The id of the item that has a row."""

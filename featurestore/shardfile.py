@@ -80,10 +80,6 @@ class ShardFile:
             raise self.damage(f"cannot be read ({error.strerror})") from error
         return True
 
-    def holds(self, at: int, size: int) -> bool:
-        """Whether these bytes seem to be in memory: their ends are. Only speed depends on the rest."""
-        return self.read(at, bytearray(1), wait=False) and self.read(at + size - 1, bytearray(1), wait=False)
-
     def expect(self, at: int, size: int) -> None:
         """Let the system fetch these bytes while we do something else."""
         handle = self._handle or self._open_anew()

@@ -158,11 +158,11 @@ def test_data_that_change_while_a_grid_runs_stop_it_before_wrong_numbers_are_kep
 
 
 def test_info_counts_the_cohort_of_today(store, build, tmp_path):
-    from cli.info import _QUESTIONS
+    from cli.info import QUESTIONS
 
     build("a")
     build("a", records=write_records(tmp_path / "other.csv", words="large effusion"), replace=True)
     extract(store)
     catalog = open_catalog(store)
     catalog.fold()
-    assert catalog.query(_QUESTIONS["coverage"])["samples"].to_list() == [N, N]
+    assert catalog.query(QUESTIONS["coverage"])["samples"].to_list() == [N, N]
