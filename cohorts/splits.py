@@ -37,10 +37,19 @@ SPLIT_SCHEMA = pl.Schema(
 
 @dataclass(frozen=True)
 class Split:
-    """The two sides of one seed: sample ids, each side in its seeded, label-balanced order of subjects."""
+    """The two sides of one seed: sample ids, each side in its seeded, label-balanced order of subjects.
+
+    Attributes:
+        train: ids of the training samples.
+        test: ids of the test samples.
+        subjects: the subject of each training sample, in the order of `train`; a subject's samples are neighbours.
+        labels: the class of each training sample, in the order of `train`.
+    """
 
     train: tuple[str, ...]
     test: tuple[str, ...]
+    subjects: tuple[str, ...]
+    labels: tuple[int, ...]
 
     @cached_property
     def key(self) -> str:
@@ -64,6 +73,69 @@ class Split:
                 f"Use at least {math.ceil(1e6 / len(self.train)) / 1e6:g}."
             )
         return self.train[:n]
+
+    def inner(self, fraction: float, share: float = 0.2) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The samples of `subset(fraction)` in two parts: to train on, and to choose on (an epoch, an option).
+
+        So that the test part is never the one that chose. A subject stands in one part only, and in the same one at
+        every fraction: both parts of a smaller fraction lie inside those of a larger one.
+
+        Args:
+            fraction: of the training samples, both parts together.
+            share: of them, what goes to the validation part: about so much of every class, in whole subjects.
+
+        Returns:
+            Ids of the training part and of the validation part, each in the order of `train`.
+
+        Raises:
+            DataError: `fraction` or `share` is out of range, or a part would be empty.
+        """
+        if not 0 < share < 1:
+            raise DataError(f"validation share {share} is outside (0, 1): 0.2 keeps one training sample in five.")
+        if share not in self._chosen:
+            self._chosen[share] = self._validation_subjects(_decimal(share))
+        chosen = self._chosen[share]
+        subset = self.subset(fraction)
+        parts: tuple[list[str], list[str]] = ([], [])
+        for sample, subject in zip(subset, self.subjects, strict=False):
+            parts[subject in chosen].append(sample)
+        for what, part in zip(("training", "validation"), parts, strict=True):
+            if not part:
+                raise DataError(
+                    f"fraction {fraction}: none of its {len(subset)} training samples is left for the {what} part at "
+                    f"validation share {share}. Use a larger fraction, or another share."
+                )
+        return tuple(parts[0]), tuple(parts[1])
+
+    @cached_property
+    def _chosen(self) -> dict[float, set[str]]:
+        """What `_validation_subjects` gave, by share: a grid asks for every run."""
+        return {}
+
+    def _validation_subjects(self, share: Fraction) -> set[str]:
+        """The training subjects that go to the validation part.
+
+        Decided one by one in the order of `train`, each from what came before it, so that a prefix decides alike.
+        A subject of m samples goes if its stratum k (that of its most frequent label) lags behind:
+        share * (n_k + m) + phase_k * m >= v_k + m, for n_k samples of the stratum so far, v_k of them gone. One phase
+        for all would let every stratum wait for the same moment; with phases spread over [0, 1 - share) the parts have
+        the right size together, the rarest class comes first, and the first subject of a class always trains.
+        """
+        rows: dict[str, list[int]] = {}
+        for subject, label in zip(self.subjects, self.labels, strict=True):
+            rows.setdefault(subject, []).append(label)
+        total = Counter(self.labels)
+        rarest_first = sorted(total, key=lambda k: (total[k], k))
+        phase = {k: (1 - share) * Fraction(2 * (len(total) - i) - 1, 2 * len(total)) for i, k in enumerate(rarest_first)}
+        n, gone = Counter[int](), Counter[int]()
+        chosen = set()
+        for subject, labels in rows.items():
+            k, m = _stratum(Counter(labels), total), len(labels)
+            n[k] += m
+            if share * n[k] + phase[k] * m >= gone[k] + m:
+                gone[k] += m
+                chosen.add(subject)
+        return chosen
 
 
 def make_split(samples: pl.DataFrame, *, seed: int, test_share: float, classes: int) -> Split:
@@ -96,8 +168,21 @@ def make_split(samples: pl.DataFrame, *, seed: int, test_share: float, classes: 
     n_test = min(range(1, len(order)), key=lambda n: abs(sizes[n - 1] - target))
     train = {s: subjects[s] for s in order[n_test:]}
     train_order = _balanced(train, seed=seed, stream="subset", classes=classes)
+    return as_split(
+        samples,
+        train=_sample_order(train, train_order, seed=seed),
+        test=_sample_order(subjects, order[:n_test], seed=seed),
+    )
+
+
+def as_split(samples: pl.DataFrame, *, train: tuple[str, ...], test: tuple[str, ...]) -> Split:
+    """The split with these sides, whose subjects and labels stand in `samples` (columns as in `make_split`)."""
+    known = {sample: (subject, label) for sample, subject, label in samples.select(_COLUMNS).iter_rows()}
     return Split(
-        train=_sample_order(train, train_order, seed=seed), test=_sample_order(subjects, order[:n_test], seed=seed)
+        train=train,
+        test=test,
+        subjects=tuple(known[sample][0] for sample in train),
+        labels=tuple(known[sample][1] for sample in train),
     )
 
 
@@ -113,6 +198,7 @@ def save_split(store: Store, cohort: Cohort, split: Split, seed: int) -> None:
     write_parquet(path, pl.DataFrame(rows, schema=SPLIT_SCHEMA, orient="row"))
 
 
+_COLUMNS = ("sample", "subject", "label")
 _Subjects = Mapping[str, Sequence[tuple[str, int]]]
 """(sample, label) of every sample, by subject."""
 
@@ -120,7 +206,7 @@ _Subjects = Mapping[str, Sequence[tuple[str, int]]]
 def _subjects(samples: pl.DataFrame, classes: int) -> _Subjects:
     subjects: dict[str, list[tuple[str, int]]] = {}
     seen: set[str] = set()
-    for sample, subject, label in samples.select("sample", "subject", "label").iter_rows():
+    for sample, subject, label in samples.select(_COLUMNS).iter_rows():
         if subject is None:
             raise DataError(f"sample {sample} has no subject: without one it could stand on both sides of a split.")
         if label is None or not 0 <= label < classes:
@@ -144,18 +230,15 @@ def _balanced(subjects: _Subjects, *, seed: int, stream: str, classes: int) -> l
     deficits sum to zero.
     """
     counts = {s: Counter(label for _, label in rows) for s, rows in subjects.items()}
-    total = [0] * classes
-    for count in counts.values():
-        for label, n in count.items():
-            total[label] += n
+    total = sum(counts.values(), Counter[int]())
     strata: list[list[str]] = [[] for _ in range(classes)]
     for subject, count in counts.items():
-        strata[min(count, key=lambda k: (-count[k], total[k], k))].append(subject)
+        strata[_stratum(count, total)].append(subject)
     for stratum in strata:
         # Backwards, so that the next subject is popped from the end.
         stratum.sort(key=lambda s: (seeded_order_key(seed, stream, s), s), reverse=True)
 
-    n_all, n, taken, order = sum(total), 0, [0] * classes, []
+    n_all, n, taken, order = total.total(), 0, [0] * classes, []
     waiting = [k for k in range(classes) if strata[k]]
     while waiting:
         k = max(waiting, key=lambda k: (total[k] * n - taken[k] * n_all, -k))
@@ -167,6 +250,11 @@ def _balanced(subjects: _Subjects, *, seed: int, stream: str, classes: int) -> l
         if not strata[k]:
             waiting.remove(k)
     return order
+
+
+def _stratum(count: Counter[int], total: Counter[int]) -> int:
+    """The most frequent label of a subject; of equals the one that is rarest in all."""
+    return min(count, key=lambda k: (-count[k], total[k], k))
 
 
 def _sample_order(subjects: _Subjects, order: Sequence[str], *, seed: int) -> tuple[str, ...]:

@@ -122,11 +122,13 @@ def test_the_same_rows_on_every_platform():
     assert split.test[:3] == PINNED_TEST
     assert split.key == PINNED_KEY
     assert content_key(split.subset(0.3)) == PINNED_SUBSET
+    assert content_key(split.inner(0.5)) == PINNED_INNER
 
 
 PINNED_TEST = ("c/39-0", "c/34-0", "c/34-1")
 PINNED_KEY = "4315a5ac2cc966df"
 PINNED_SUBSET = "1c2a0dede913c617"
+PINNED_INNER = "4a8f69477005264f"
 
 
 def test_another_seed_gives_another_split_and_the_streams_are_independent():
@@ -144,6 +146,93 @@ def test_the_name_of_the_cohort_does_not_move_samples():
     renamed = samples.with_columns(pl.col("sample").str.replace("c/", "another/"))
     one, other = (make_split(s, seed=0, test_share=0.2, classes=2) for s in (samples, renamed))
     assert [s.partition("/")[2] for s in one.train] == [s.partition("/")[2] for s in other.train]
+
+
+shares = st.sampled_from([0.1, 0.2, 0.25, 0.5])
+
+
+@given(labels_of_subjects, seeds, st.floats(0.05, 1), shares)
+@settings(max_examples=80, deadline=None)
+def test_the_inner_parts_are_the_subset_and_share_no_subject_with_each_other_or_the_test(
+    subjects, seed, fraction, share
+):
+    samples = samples_of(subjects)
+    split = make_split(samples, seed=seed, test_share=0.2, classes=3)
+    try:
+        subset = split.subset(fraction)
+        train, validation = split.inner(fraction, share)
+    except DataError:
+        return  # too small: the tests below hold the messages
+    subject_of = dict(samples.select("sample", "subject").iter_rows())
+    sides = [{subject_of[s] for s in part} for part in (train, validation, split.test)]
+    assert sorted(train + validation) == sorted(subset)
+    assert len(set.union(*sides)) == sum(map(len, sides))
+    assert [s for s in subset if s in set(train)] == list(train)
+
+
+@given(labels_of_subjects, seeds, st.floats(0.05, 1), st.floats(0.05, 1), shares)
+@settings(max_examples=80, deadline=None)
+def test_the_inner_parts_nest(subjects, seed, one, other, share):
+    split = make_split(samples_of(subjects), seed=seed, test_share=0.2, classes=3)
+    small, large = sorted([one, other])
+    try:
+        inside = split.inner(small, share)
+    except DataError:
+        return
+    outside = split.inner(large, share)
+    for inner, outer in zip(inside, outside, strict=True):
+        assert inner == outer[: len(inner)]
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.25])
+def test_the_validation_part_has_its_share_of_every_class_from_small_fractions_on(classes, share):
+    """5x1200 in small; with one phase for all classes, every fifth of round-robin subjects would be of one class."""
+    samples = samples_of([[s % classes] for s in range(1500)])
+    split = make_split(samples, seed=1, test_share=0.2, classes=classes)
+    label_of = dict(samples.select("sample", "label").iter_rows())
+    for fraction in (0.05, 0.1, 0.3, 1.0):
+        train, validation = split.inner(fraction, share)
+        n = len(train) + len(validation)
+        assert abs(len(validation) - share * n) <= 1.5
+        counts = Counter(label_of[s] for s in validation)
+        assert all(abs(counts[k] - share * n / classes) <= 1 for k in range(classes))
+
+
+def test_the_rarest_class_is_in_both_inner_parts_from_its_second_subject_on():
+    samples = samples_of([[int(s % 10 == 0)] for s in range(500)])
+    split = make_split(samples, seed=0, test_share=0.2, classes=2)
+    label_of = dict(samples.select("sample", "label").iter_rows())
+    places = [i for i, s in enumerate(split.train) if label_of[s] == 1]
+    for n_rare in (2, 3, 10):
+        train, validation = split.inner((places[n_rare - 1] + 1) / len(split.train))
+        assert {label_of[s] for s in train} == {label_of[s] for s in validation} == {0, 1}
+
+
+def test_inner_parts_by_hand():
+    """Ten subjects of one sample, two classes of 4 and 4 training samples: phases 0.6 and 0.2 at a share of 0.2.
+
+    Class 0 (of equals the first comes first): 0.2 * n + 0.6 >= 1 at n = 2; class 1: 0.2 * n + 0.2 >= 1 at n = 4.
+    """
+    samples = samples_of([[s % 2] for s in range(10)])
+    split = make_split(samples, seed=0, test_share=0.2, classes=2)
+    assert Counter(split.labels) == {0: 4, 1: 4}
+    of_class = [[s for s, label in zip(split.train, split.labels, strict=True) if label == k] for k in (0, 1)]
+    _, validation = split.inner(1.0)
+    assert set(validation) == {of_class[0][1], of_class[1][3]}
+
+
+def test_a_fraction_too_small_for_both_inner_parts_is_an_error():
+    split = make_split(samples_of([[s % 2] for s in range(50)]), seed=0, test_share=0.2, classes=2)
+    with pytest.raises(DataError, match="none of its 1 training samples is left for the validation part"):
+        split.inner(0.03)
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.1, float("nan")])
+def test_a_validation_share_outside_0_to_1_is_an_error(share):
+    split = make_split(samples_of([[0], [1], [0]]), seed=0, test_share=0.3, classes=2)
+    with pytest.raises(DataError, match="validation share"):
+        split.inner(1.0, share)
 
 
 def test_fractions_count_as_written_in_decimals():
