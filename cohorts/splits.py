@@ -126,7 +126,8 @@ class Split:
             rows.setdefault(subject, []).append(label)
         total = Counter(self.labels)
         rarest_first = sorted(total, key=lambda k: (total[k], k))
-        phase = {k: (1 - share) * Fraction(2 * (len(total) - i) - 1, 2 * len(total)) for i, k in enumerate(rarest_first)}
+        c = len(total)
+        phase = {k: (1 - share) * Fraction(2 * (c - i) - 1, 2 * c) for i, k in enumerate(rarest_first)}
         n, gone = Counter[int](), Counter[int]()
         chosen = set()
         for subject, labels in rows.items():
