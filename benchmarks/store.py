@@ -36,6 +36,7 @@ from featurestore.writer import ShardWriter
 TOKENS, DIM, CONTEXT = 196, 768, 512
 BATCH = 64
 MEAN_REPORT = 100
+STRETCH = 2**26
 
 Sides = dict[str, tuple[Callable[[], Any], Callable[[Any], object]]]
 """Ways to do a task: what is made ready before the clock starts, and what is done with it."""
@@ -71,16 +72,18 @@ def drop_cache(folder: Path) -> None:
 
 
 def fill_cache(folder: Path) -> None:
-    """Have all files below a folder in the page cache, each brought there in the same way.
+    """Have all files below a folder in the page cache, in pieces of about the same sizes.
 
-    What was written when memory was short lies there in small pieces, which are slower to read whoever does.
+    The longer the system reads ahead in a file, the larger the pieces, and what lies there in large pieces is faster to
+    read whoever does: a file of a gigabyte would be at an advantage that one shard cannot have.
     """
     drop_cache(folder)
     for path in folder.rglob("*"):
-        if path.is_file():
+        for start in range(0, path.stat().st_size if path.is_file() else 0, STRETCH):
             with path.open("rb", buffering=0) as file:
-                while file.read(2**20):
-                    pass
+                file.seek(start)
+                for _ in range(STRETCH // 2**20):
+                    file.read(2**20)
 
 
 def say(
