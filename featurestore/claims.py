@@ -151,7 +151,7 @@ class Claim:
         """Whether its process lives; None where that cannot be told from here."""
         try:
             return is_alive(read_whole(self.path, _LONGEST).decode().partition("/")[0])
-        except (FileNotFoundError, ValueError):
+        except (OSError, ValueError):
             return None  # given back this moment: look again. Or it is not one of ours.
 
 

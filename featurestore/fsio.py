@@ -165,6 +165,12 @@ def open_plain(path: Path) -> int:
     return fd
 
 
+def plain(path: Path) -> Path:
+    """The same path. Raises OSError if it is no plain file (`open_plain`), for readers that open it themselves."""
+    os.close(open_plain(path))
+    return path
+
+
 def read_whole(path: StorePath, most: int) -> bytes:
     """The bytes of a file that a stranger may have made.
 
@@ -242,7 +248,7 @@ def read_parquet(path: StorePath, columns: Sequence[str] | None = None) -> "pl.D
     """The rows of a Parquet file; with `columns` these alone."""
     import polars as pl
 
-    source = BytesIO(path.read_bytes()) if isinstance(path, ObjectPath) else path
+    source = BytesIO(path.read_bytes()) if isinstance(path, ObjectPath) else plain(path)
     return pl.read_parquet(source, columns=None if columns is None else list(columns))
 
 
@@ -250,7 +256,7 @@ def scan_parquet(paths: Sequence[StorePath]) -> "pl.LazyFrame":
     """The rows of Parquet files of one schema, one after the other; objects are fetched whole, at once."""
     import polars as pl
 
-    sources: list[Any] = each(lambda p: BytesIO(p.read_bytes()) if isinstance(p, ObjectPath) else p, paths)
+    sources: list[Any] = each(lambda p: BytesIO(p.read_bytes()) if isinstance(p, ObjectPath) else plain(p), paths)
     return pl.scan_parquet(sources)
 
 

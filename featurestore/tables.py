@@ -3,15 +3,13 @@
 Every file is created if its name is free and never changed. What cannot be read is an error that names the file.
 """
 
-import os
 import re
-from pathlib import Path
 
 import polars as pl
 
 from .copies import local_file
 from .errors import DamageError
-from .fsio import open_plain, parquet_bytes, write_new
+from .fsio import parquet_bytes, plain, write_new
 from .remote import StorePath, each
 
 _NUMBER = re.compile(r"[0-9]{8}")
@@ -46,7 +44,7 @@ def read_table(path: StorePath, schema: pl.Schema) -> pl.DataFrame:
         DamageError: it cannot be read, or has others.
     """
     try:
-        return pl.read_parquet(_plain(path)).select(schema.names()).cast(schema)
+        return pl.read_parquet(plain(local_file(path))).select(schema.names()).cast(schema)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise _damaged(path, type(error).__name__) from error
 
@@ -59,7 +57,7 @@ def count_rows(allocation: StorePath) -> int:
             would fill the memory.
     """
     try:
-        file = _plain(allocation)
+        file = plain(local_file(allocation))
         rows = pl.scan_parquet(file).select(pl.len()).collect().item()
         size = file.stat().st_size
     except (OSError, pl.exceptions.PolarsError) as error:
@@ -67,12 +65,6 @@ def count_rows(allocation: StorePath) -> int:
     if rows > size * _MOST_ROWS_A_BYTE:
         raise _damaged(allocation, f"{rows} rows in {size} bytes")
     return rows
-
-
-def _plain(path: StorePath) -> Path:
-    file = local_file(path)
-    os.close(open_plain(file))
-    return file
 
 
 def _damaged(path: StorePath, why: str) -> DamageError:
