@@ -1,6 +1,6 @@
 """Extraction: items -> encoder -> feature set. The one place that knows both encoders and the store.
 
-    decode and preprocess (threads) -> forward in batches -> shard in memory -> durable files (a background thread)
+    decode and preprocess (threads) -> forward in batches -> shard in memory -> durable files (`making`)
 
 Batches never cross a shard and an image that fails keeps its place in its batch, so the bytes of a row depend on its
 shard alone, not on when, after which interruption, or by how many threads it was made. One bad item never stops a
@@ -14,19 +14,20 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import polars as pl
 from PIL import Image
 
-from .claims import Claims
 from .encoders import Encoder, EncoderSpec, build, get_spec, weights_sha256
-from .errors import DataError, ItemError, StoreError, unknown_name
+from .errors import DataError, ItemError, unknown_name
 from .featureset import FeatureSet, ShardPlan, create_feature_set
 from .images import decode_image, read_file
 from .items import list_items, text_hash
 from .layout import FeatureLayout, shard_rows_for
+from .making import make_missing
 from .sources import source_stamp
 from .store import Store
 from .writer import ShardWriter
@@ -64,7 +65,6 @@ class ExtractReport:
 _GONE = "the item is no longer in the store"
 _TEXT_GONE = "its text was removed from the store"
 _TEXT_DAMAGED = "its text in the store is not what was put there (its sha256 differs); build its cohort again"
-_ROUNDS = 5
 
 Progress = Callable[[int, int, int], None]
 """Called with (items done, items to do, items failed) while a run goes on."""
@@ -108,25 +108,9 @@ def extract_features(
     _refuse_removed_texts(wanted.filter(before == "missing"))
     report = ExtractReport(feature_set.name, len(wanted), already=int((before == "done").sum()))
     report.known_failures = 0 if retry_failed else int((before == "failed").sum())
-    run: _Run | None = None
-    # Until nothing is missing: what another process planned and then gave up is planned anew.
-    for attempt in range(_ROUNDS):
-        plans = feature_set.plan(wanted, retry_failed=retry_failed and attempt == 0)
-        if not plans:
-            break
-        if run is None:
-            run = _Run(feature_set, build(spec, device=resolve_device(device)), report, batch_size, on_progress)
-            run.asked = set(wanted["item"])
-        run.sources = _sources(store, spec, plans)
-        run.total += sum(len(plan.items) for plan in plans)
-        run.shards(plans, workers or os.cpu_count() or 1)
-    else:
-        left = int((feature_set.status(wanted)["state"] == "missing").sum())
-        if left:
-            raise StoreError(
-                f"{feature_set.name}: {left} items are still missing after {_ROUNDS} rounds: their sources keep "
-                "changing, or other processes keep giving their shards up. Run the same command again."
-            )
+    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as readers:
+        run = _Run(store, feature_set, spec, report, readers, device, batch_size, on_progress, set(wanted["item"]))
+        make_missing(feature_set, wanted, run, retry_failed=retry_failed)
     report.seconds = time.monotonic() - start
     return report
 
@@ -138,12 +122,6 @@ def _refuse_removed_texts(missing: pl.DataFrame) -> None:
             f"the texts of {len(gone)} reports that are to be embedded were removed from the store (`radfs rm "
             f"--texts`), the first is {gone[0]}. Build their cohort again: that gives the texts anew."
         )
-
-
-def _sources(store: Store, spec: EncoderSpec, plans: Sequence[ShardPlan]) -> dict[str, dict[str, Any]]:
-    planned = [item for plan in plans for item in plan.items]
-    known = list_items(store, modality=spec.modality, only=planned)
-    return known.rows_by_key("item", named=True, unique=True)
 
 
 def layout_of(spec: EncoderSpec, *, shard_rows: int | None = None, dtype: str = "float16") -> FeatureLayout:
@@ -207,41 +185,38 @@ def wanted_items(store: Store, spec: EncoderSpec, items: Sequence[str] | None) -
 class _Run:
     """One extraction under way."""
 
+    store: Store
     feature_set: FeatureSet
-    encoder: Encoder
+    spec: EncoderSpec
     report: ExtractReport
+    readers: ThreadPoolExecutor
+    device: str
     batch_size: int
     on_progress: Progress | None
+    asked: set[str]
     sources: dict[str, dict[str, Any]] = field(default_factory=dict)
-    asked: set[str] = field(default_factory=set)
     total: int = 0
     seen: int = 0
 
-    def shards(self, plans: Sequence[ShardPlan], workers: int) -> None:
-        """Make the planned shards that nobody else makes; one is made durable while the next is encoded."""
-        fill = self._fill_texts if self.feature_set.modality == "text" else self._fill_images
-        made = 0
-        with (
-            Claims(self.feature_set) as claims,
-            ThreadPoolExecutor(workers) as readers,
-            ThreadPoolExecutor(1) as disk,
-        ):
-            committing: Future[None] | None = None
-            for plan in claims.share(plans):
-                writer = ShardWriter(self.feature_set, plan)
-                fill(writer, readers)
-                if committing is not None:
-                    committing.result()
-                committing = disk.submit(self._commit, writer, claims)
-                made += len(plan.items)
-            if committing is not None:
-                committing.result()
-        self._pass_over(sum(len(plan.items) for plan in plans) - made)
+    @cached_property
+    def encoder(self) -> Encoder:
+        """Loaded when something is to be encoded."""
+        return build(self.spec, device=resolve_device(self.device))
 
-    def _commit(self, writer: ShardWriter, claims: Claims) -> None:
-        committed = writer.commit()
-        claims.release(writer.plan.view, writer.plan.shard)
-        if not committed:  # this process was so slow that another one took the shard over
+    def begin(self, plans: Sequence[ShardPlan]) -> None:
+        planned = [item for plan in plans for item in plan.items]
+        known = list_items(self.store, modality=self.spec.modality, only=planned)
+        self.sources = known.rows_by_key("item", named=True, unique=True)
+        self.total += len(planned)
+
+    def fill(self, writer: ShardWriter) -> None:
+        if self.spec.modality == "text":
+            self._fill_texts(writer)
+        else:
+            self._fill_images(writer)
+
+    def finish(self, writer: ShardWriter, *, committed: bool) -> None:
+        if not committed:
             self.report.elsewhere += len(writer.plan.items)
             return
         self.report.failed.update(writer.failed)
@@ -250,18 +225,14 @@ class _Run:
         self.report.resumed += len(made - self.asked)
         self.report.truncated += writer.truncated
 
-    def _pass_over(self, items: int) -> None:
-        """Count what other processes made."""
-        if items:
-            self.report.elsewhere += items
-            self.seen += items
-            if self.on_progress is not None:
-                self.on_progress(self.seen, self.total, len(self.report.failed))
+    def skip(self, items: int) -> None:
+        self.report.elsewhere += items
+        self._tell(items)
 
-    def _fill_images(self, writer: ShardWriter, readers: ThreadPoolExecutor) -> None:
+    def _fill_images(self, writer: ShardWriter) -> None:
         blank = self.encoder.prepare(Image.new("RGB", (64, 64)))
         items = writer.plan.items
-        prepared = _ahead(readers, self._prepare_image, items, 4 * self.batch_size)
+        prepared = _ahead(self.readers, self._prepare_image, items, 4 * self.batch_size)
         for start in range(0, len(items), self.batch_size):
             batch = [next(prepared) for _ in items[start : start + self.batch_size]]
             tokens = self.encoder.encode([blank if p.value is None else p.value for p in batch])
@@ -271,8 +242,8 @@ class _Run:
                 _put(writer, start + i, source, patches[i], cls=None if cls is None else cls[i])
             self._tell(len(batch), writer)
 
-    def _fill_texts(self, writer: ShardWriter, readers: ThreadPoolExecutor) -> None:
-        prepared = list(readers.map(self._prepare_text, writer.plan.items))
+    def _fill_texts(self, writer: ShardWriter) -> None:
+        prepared = list(self.readers.map(self._prepare_text, writer.plan.items))
         for position, source in enumerate(prepared):
             if source.value is None:
                 writer.fail(position, source.reason, content=source.content, stamp=source.stamp)
@@ -319,10 +290,11 @@ class _Run:
         except Exception as error:
             return _Prepared(content, None, f"unexpected {type(error).__name__} while tokenising")
 
-    def _tell(self, more: int, writer: ShardWriter) -> None:
+    def _tell(self, more: int, writer: ShardWriter | None = None) -> None:
         self.seen += more
         if self.on_progress is not None:
-            self.on_progress(self.seen, self.total, len(self.report.failed) + len(writer.failed))
+            failed = len(self.report.failed) + (len(writer.failed) if writer is not None else 0)
+            self.on_progress(self.seen, self.total, failed)
 
 
 @dataclass(frozen=True)

@@ -4,18 +4,18 @@ The new set stands beside the old one under its own name. Where the numbers are 
 would have given in that precision (int8 from float16, not from float32), its key says what they were made from.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
 
-from .claims import Claims
 from .codecs import get_codec
-from .errors import DataError, StoreError
+from .errors import DataError
 from .featureset import FeatureSet, ShardPlan, create_feature_set
 from .items import list_items
 from .layout import FeatureLayout
+from .making import make_missing
 from .shardfile import Shard
 from .store import Store
 from .writer import ShardWriter
@@ -48,7 +48,7 @@ def recode(
         UnknownNameError: no such codec.
         DataError: the set is kept with it already.
         DamageError: a row of the set is damaged; names the item.
-        StoreError: items are still missing at the end.
+        StoreError: items are still missing after several rounds, or a set was removed meanwhile.
     """
     if get_codec(preset).name == source.layout.dtype:
         raise DataError(f"feature set {source.name} is kept as {preset} already.")
@@ -58,24 +58,10 @@ def recode(
     for view in source.views():
         rows = source.status(known, view).filter(pl.col("state") != "missing")
         items = known.join(rows.select("item"), on="item", how="semi")
-        plans = target.plan(items, view)
-        total = sum(len(plan.items) for plan in plans)
-        already += len(items) - total
-        done = 0
-        with Claims(target) as claims:
-            for plan in claims.share(plans):
-                if _fill(source, target, plan, rows).commit():
-                    done += len(plan.items)
-                claims.release(plan.view, plan.shard)
-                if on_progress is not None:
-                    on_progress(done, total, 0)
-        written += done
-        left = int((target.status(items, view)["state"] == "missing").sum())
-        if left:
-            raise StoreError(
-                f"{target.name}: {left} items are still missing: their sources changed, or another process gave their "
-                "shards up. Run the same command again."
-            )
+        already += int((target.status(items, view)["state"] != "missing").sum())
+        run = _Run(source, target, rows, on_progress)
+        make_missing(target, items, run, view=view)
+        written += run.written
     return RecodeReport(source.name, target.name, written, already, stored_bytes(source), stored_bytes(target))
 
 
@@ -99,29 +85,53 @@ def stored_bytes(feature_set: FeatureSet) -> int:
     return sum(file["bytes"] for record in records for file in record.files.values())
 
 
-def _fill(source: FeatureSet, target: FeatureSet, plan: ShardPlan, rows: pl.DataFrame) -> ShardWriter:
-    place = {row["item"]: row for row in rows.filter(pl.col("item").is_in(plan.items)).iter_rows(named=True)}
-    writer = ShardWriter(target, plan)
-    shards: dict[int, Shard] = {}
-    for position, item in enumerate(plan.items):
-        row = place.get(item)
-        if row is None:  # another process planned it, and its source has changed since
-            writer.fail(position, "its tokens were replaced while the set was recoded")
-            continue
-        if row["state"] == "failed":
-            writer.fail(position, row["reason"], content=row["content"], stamp=row["stamp"])
-            continue
-        shard = shards.setdefault(row["shard"], Shard(source, plan.view, row["shard"]))
-        tokens, *cls = _decoded(source, shard, row["row"] - row["shard"] * source.layout.shard_rows)
-        writer.put(
-            position,
-            tokens,
-            content=row["content"],
-            stamp=row["stamp"],
-            cls=cls[0] if cls else None,
-            truncated=row["truncated"],
-        )
-    return writer
+@dataclass
+class _Run:
+    """The recoding of one view under way; `rows` are those of the source that count (columns of `COMMIT_SCHEMA`)."""
+
+    source: FeatureSet
+    target: FeatureSet
+    rows: pl.DataFrame
+    on_progress: Callable[[int, int, int], None] | None
+    total: int = 0
+    seen: int = 0
+    written: int = 0
+
+    def begin(self, plans: Sequence[ShardPlan]) -> None:
+        self.total += sum(len(plan.items) for plan in plans)
+
+    def fill(self, writer: ShardWriter) -> None:
+        plan = writer.plan
+        place = self.rows.filter(pl.col("item").is_in(plan.items)).rows_by_key("item", named=True, unique=True)
+        shards: dict[int, Shard] = {}
+        for position, item in enumerate(plan.items):
+            row = place.get(item)
+            if row is None:  # another process planned it, and its source has changed since
+                writer.fail(position, "its tokens were replaced while the set was recoded")
+                continue
+            if row["state"] == "failed":
+                writer.fail(position, row["reason"], content=row["content"], stamp=row["stamp"])
+                continue
+            shard = shards.setdefault(row["shard"], Shard(self.source, plan.view, row["shard"]))
+            tokens, *cls = _decoded(self.source, shard, row["row"] - row["shard"] * self.source.layout.shard_rows)
+            writer.put(
+                position,
+                tokens,
+                content=row["content"],
+                stamp=row["stamp"],
+                cls=cls[0] if cls else None,
+                truncated=row["truncated"],
+            )
+
+    def finish(self, writer: ShardWriter, *, committed: bool) -> None:
+        if committed:
+            self.written += len(writer.plan.items)
+        self.skip(len(writer.plan.items))
+
+    def skip(self, items: int) -> None:
+        self.seen += items
+        if self.on_progress is not None:
+            self.on_progress(self.seen, self.total, 0)
 
 
 def _decoded(source: FeatureSet, shard: Shard, position: int) -> Iterator[np.ndarray]:

@@ -16,12 +16,12 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from ..claims import Claims
 from ..codecs import get_codec
 from ..errors import DataError, ItemError
 from ..featureset import FeatureSet, ShardPlan, create_feature_set
 from ..items import list_items
 from ..layout import FeatureLayout, shard_rows_for
+from ..making import make_missing
 from ..reader import Features
 from ..sources import source_stamp
 from ..store import Store
@@ -36,7 +36,6 @@ _CONTEXT = 512
 """Least length that a report may have in a set, so that a second cohort with longer ones still fits."""
 
 _BATCH_BYTES = 32 * 2**20
-_ROUNDS = 5
 _ELSEWHERE = "an interrupted import planned it and its source was another one; import that source again"
 
 Progress = Callable[[int, int, int], None]
@@ -104,6 +103,7 @@ def import_features(
     Raises:
         DataError: the source cannot be read (`foreign.open_foreign`), its ids are unknown, its shapes or licence do not
             fit the set, or the set holds other values of an item.
+        StoreError: items are still missing after several rounds, or the set was removed meanwhile.
         UnknownNameError: no such preset.
     """
     start = time.monotonic()
@@ -118,8 +118,8 @@ def import_features(
         feature_set = create_feature_set(store, layout)
         _refuse_other_set(feature_set, layout)
         report = ImportReport(feature_set.name, len(foreign), unknown=len(foreign) - len(items))
-        run = _Run(feature_set, foreign, dict(zip(items["item"], places, strict=True)), report, on_progress)
-        run.all(store, items)
+        places_by_item = dict(zip(items["item"], places, strict=True))
+        _Run(store, feature_set, foreign, places_by_item, report, on_progress).all(items)
     report.seconds = time.monotonic() - start
     return report
 
@@ -193,6 +193,7 @@ def _refuse_other_set(feature_set: FeatureSet, layout: FeatureLayout) -> None:
 class _Run:
     """One import under way."""
 
+    store: Store
     feature_set: FeatureSet
     foreign: Foreign
     places: dict[str, int]
@@ -202,7 +203,7 @@ class _Run:
     total: int = 0
     seen: int = 0
 
-    def all(self, store: Store, items: pl.DataFrame) -> None:
+    def all(self, items: pl.DataFrame) -> None:
         """Compare what is there, and make the rest."""
         status = self.feature_set.status(items)
         self._compare(status)
@@ -210,34 +211,16 @@ class _Run:
         better = [item for item in status.filter(pl.col("state") == "failed")["item"] if self._is_storable(item)]
         self.report.known_failures = int((status["state"] == "failed").sum()) - len(better)
         wanted = items.filter((status["state"] == "missing") | items["item"].is_in(better))
-        # Until nothing is missing: what another process planned and then gave up is planned anew.
-        for attempt in range(_ROUNDS):
-            plans = self.feature_set.plan(wanted, retry_failed=attempt == 0)
-            if not plans:
-                break
-            planned = [item for plan in plans for item in plan.items]
-            known = list_items(store, modality=self.feature_set.modality, only=planned)
-            self.sources = known.rows_by_key("item", named=True, unique=True)
-            self.total += len(planned)
-            self._make(plans)
+        make_missing(self.feature_set, wanted, self, retry_failed=True)
 
-    def _make(self, plans: Sequence[ShardPlan]) -> None:
-        made = 0
-        with Claims(self.feature_set) as claims:
-            for plan in claims.share(plans):
-                writer = self._fill(plan)
-                committed = writer.commit()
-                claims.release(plan.view, plan.shard)
-                made += len(plan.items)
-                self._count(writer, committed=committed)
-        passed = sum(len(plan.items) for plan in plans) - made
-        if passed:
-            self.report.elsewhere += passed
-            self._tell(passed)
+    def begin(self, plans: Sequence[ShardPlan]) -> None:
+        planned = [item for plan in plans for item in plan.items]
+        known = list_items(self.store, modality=self.feature_set.modality, only=planned)
+        self.sources = known.rows_by_key("item", named=True, unique=True)
+        self.total += len(planned)
 
-    def _fill(self, plan: ShardPlan) -> ShardWriter:
-        writer = ShardWriter(self.feature_set, plan)
-        for position, item in enumerate(plan.items):
+    def fill(self, writer: ShardWriter) -> None:
+        for position, item in enumerate(writer.plan.items):
             if item not in self.places or item not in self.sources:
                 writer.fail(position, _ELSEWHERE)  # without a hash: it counts as missing, and is taken when it comes
                 continue
@@ -246,16 +229,19 @@ class _Run:
                 writer.put(position, self.foreign.read(self.places[item]), content=content, stamp=stamp)
             except ItemError as error:
                 writer.fail(position, str(error), content=content, stamp=stamp)
-        return writer
 
-    def _count(self, writer: ShardWriter, *, committed: bool) -> None:
+    def finish(self, writer: ShardWriter, *, committed: bool) -> None:
         if committed:
             asked = {item: reason for item, reason in writer.failed.items() if item in self.places}
             self.report.failed.update(asked)
             self.report.imported += len(writer.plan.items) - len(writer.failed)
-        else:  # this process was so slow that another one took the shard over
+        else:
             self.report.elsewhere += len(writer.plan.items)
         self._tell(len(writer.plan.items))
+
+    def skip(self, items: int) -> None:
+        self.report.elsewhere += items
+        self._tell(items)
 
     def _tell(self, more: int) -> None:
         self.seen += more
