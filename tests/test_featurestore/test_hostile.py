@@ -44,8 +44,9 @@ IMAGES, TEXTS = image_layout().name, text_layout().name
 MEMORY = 3 * 2**30
 SECONDS = 20
 EVERY = int(os.environ.get("RADFS_HOSTILE_EVERY", "12"))
-LIMIT_S = 120 + 3000 // EVERY
 """Each so many-th case is tried; 1 tries all of them, which takes minutes."""
+
+LIMIT_S = 120 + 3000 // EVERY
 
 Case = Callable[[Path, Path], None]
 """Takes a good store's root, and a folder outside that nobody may touch."""
