@@ -16,7 +16,17 @@ from featurestore.items import ITEM_SCHEMA, add_items, list_items, text_hash
 from featurestore.remote import StorePath
 from featurestore.store import Store
 
-from .cohort import SAMPLE_SCHEMA, Cohort, check_name, cohort_key, folder, list_cohorts, load_cohort, save_cohort
+from .cohort import (
+    ATTRIBUTES,
+    SAMPLE_SCHEMA,
+    Cohort,
+    check_name,
+    cohort_key,
+    folder,
+    list_cohorts,
+    load_cohort,
+    save_cohort,
+)
 from .flow import Flow, FlowStep
 
 ROW_SCHEMA = pl.Schema(
@@ -30,6 +40,10 @@ ROW_SCHEMA = pl.Schema(
     }
 )
 """What a builder hands over, one row a sample: a unique id, absolute image path (or null), report (or null)."""
+
+OPTIONAL_ROW_SCHEMA = pl.Schema({"text_id": pl.String, **ATTRIBUTES})
+"""What a builder may hand over as well. `text_id`: id of the report, where several samples share one (else the row's
+id). The rest: see `ATTRIBUTES`."""
 
 _SHOWN_IDS = 5
 
@@ -105,7 +119,7 @@ def draft_cohort(
 
     Args:
         name: the cohort's name.
-        rows: columns of `ROW_SCHEMA`.
+        rows: columns of `ROW_SCHEMA`, and any of `OPTIONAL_ROW_SCHEMA`.
         flow: the steps that led to these rows.
         builder: name in `COHORT_BUILDERS`.
         options: what the builder was given; kept with the cohort, not in its key.
@@ -124,17 +138,18 @@ def draft_cohort(
     check_name(dataset, what="dataset")
     if not 0 < test_share < 1:
         raise DataError(f"test share {test_share} is outside (0, 1): 0.2 keeps one sample in five for the test.")
-    rows = rows.select(ROW_SCHEMA.names()).cast(ROW_SCHEMA).sort("id")
-    item = pl.format("{}/{}", pl.lit(dataset), "id")
+    rows = _with_optional(rows).sort("id")
+    item, text_item = (pl.format("{}/{}", pl.lit(dataset), column) for column in ("id", "text_id"))
     samples = rows.select(
         item.alias("sample"),
         "subject",
         "study",
         pl.when(pl.col("image_path").is_not_null()).then(item).alias("image"),
-        pl.when(pl.col("text").is_not_null()).then(item).alias("text"),
+        pl.when(pl.col("text").is_not_null()).then(text_item).alias("text"),
         pl.Series("text_sha256", [None if t is None else text_hash(t) for t in rows["text"]], dtype=pl.String),
         "label",
         pl.col("label").replace_strict(dict(enumerate(classes)), return_dtype=pl.String).alias("label_name"),
+        *ATTRIBUTES.names(),
     ).cast(SAMPLE_SCHEMA)
     cohort = Cohort(
         name=name,
@@ -148,7 +163,8 @@ def draft_cohort(
         options=options,
     )
     notes = (*_missing(rows), *_odd_classes(samples, classes), *notes)
-    return Draft(cohort, _items(rows.with_columns(item.alias("item"))), flow, notes)
+    items = _items(rows.with_columns(item.alias("item"), text_item.alias("text_item")))
+    return Draft(cohort, items, flow, notes)
 
 
 def commit(
@@ -230,13 +246,22 @@ def _other_bytes(old: str, new: str) -> bool:
         return False
 
 
+def _with_optional(rows: pl.DataFrame) -> pl.DataFrame:
+    """The rows in full: what a builder does not know is null, and a report without an id of its own has the row's."""
+    absent = [name for name in OPTIONAL_ROW_SCHEMA if name not in rows.columns]
+    rows = rows.with_columns(pl.lit(None).alias(name) for name in absent)
+    rows = rows.with_columns(pl.coalesce(pl.col("text_id").cast(pl.String), pl.col("id").cast(pl.String)))
+    return rows.select(*ROW_SCHEMA, *OPTIONAL_ROW_SCHEMA).cast(pl.Schema({**ROW_SCHEMA, **OPTIONAL_ROW_SCHEMA}))
+
+
 def _items(rows: pl.DataFrame) -> pl.DataFrame:
     images = rows.filter(pl.col("image_path").is_not_null()).select(
         "item", pl.lit("image").alias("modality"), pl.col("image_path").alias("path"), pl.lit(None).alias("text")
     )
     texts = rows.filter(pl.col("text").is_not_null()).select(
-        "item", pl.lit("text").alias("modality"), pl.lit(None).alias("path"), "text"
+        pl.col("text_item").alias("item"), pl.lit("text").alias("modality"), pl.lit(None).alias("path"), "text"
     )
+    texts = texts.unique(maintain_order=True)  # one report under two texts stays twice, which `add_items` refuses
     return pl.concat([part.cast(ITEM_SCHEMA) for part in (images, texts)])
 
 

@@ -24,8 +24,13 @@ from featurestore.store import Store
 
 from .flow import EXCLUDED_SCHEMA, FLOW_SCHEMA
 
-FORMAT = 1
+FORMAT = 2
 """Version of the files above."""
+
+ATTRIBUTES = pl.Schema({"sex": pl.String, "age": pl.Float64, "view": pl.String, "acquired": pl.Datetime("us")})
+"""What is known of a sample beside its label, for subgroups and audits: `sex` F or M, `age` in years, `view` as the
+source names it (AP, PA), `acquired` when the image was taken (shifted, where the source shifts dates). Each may be
+null. They change no training, so they are not in a cohort's key."""
 
 SAMPLE_SCHEMA = pl.Schema(
     {
@@ -37,11 +42,12 @@ SAMPLE_SCHEMA = pl.Schema(
         "text_sha256": pl.String,
         "label": pl.Int32,
         "label_name": pl.String,
+        **ATTRIBUTES,
     }
 )
-"""One row a sample, in the order of ids. `image` and `text` are item ids (null where there is none), `text_sha256` is
-the hash of the report that the cohort was built with; `label` is the place of `label_name` in the cohort's classes;
-`study` may be null."""
+"""One row a sample, in the order of ids. `image` and `text` are item ids (null where there is none; samples of one
+study share its report), `text_sha256` is the hash of the report that the cohort was built with; `label` is the place
+of `label_name` in the cohort's classes; `study` may be null. Then `ATTRIBUTES`."""
 
 _POINTER = "cohort.json"
 _POINTER_KEYS = ("key", "builder", "options", "task", "classes", "test_share", "licence", "counts")
@@ -119,9 +125,10 @@ def cohort_key(
     def local(item: str | None) -> str | None:
         return item.removeprefix(f"{dataset}/") if item is not None else None
 
+    what = samples.select("sample", "subject", "study", "image", "text_sha256", "label")
     rows = [
         (local(sample), subject, study, local(image), text_sha256, label)
-        for sample, subject, study, image, _, text_sha256, label, _ in samples.select(SAMPLE_SCHEMA.names()).iter_rows()
+        for sample, subject, study, image, text_sha256, label in what.iter_rows()
     ]
     return content_key({"samples": rows, "classes": classes, "test_share": test_share, "recipe": recipe})
 

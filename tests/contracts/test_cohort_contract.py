@@ -29,7 +29,7 @@ def builder(request) -> str:
 def test_the_table_names_a_function(builder):
     module, name = COHORT_BUILDERS[builder].split(":")
     function = getattr(import_module(module), name)
-    assert function.__name__ == f"build_{builder}"
+    assert function.__name__ == f"build_{builder.replace('-', '_')}"
     assert function.__doc__
 
 

@@ -1,12 +1,15 @@
 """Cohorts on disk: what is committed, what counts as the same, what is refused."""
 
 import json
+from datetime import datetime
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from cohorts import build_table, list_cohorts, load_cohort, make_split, save_split
+from cohorts.build import commit, draft_cohort
+from cohorts.flow import Flow
 from cohorts.schema import TABLES
 from featurestore.catalog import Catalog
 from featurestore.errors import DamageError, DataError, StoreError, UnknownNameError
@@ -116,7 +119,7 @@ def test_another_format_version_is_refused(store, tmp_path):
     build(store, tmp_path / "a")
     path = store.cohorts / "words" / "cohort.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 99}))
-    with pytest.raises(StoreError, match="format 99; this radfs reads format 1"):
+    with pytest.raises(StoreError, match="format 99; this radfs reads format 2"):
         load_cohort(store, "words")
 
 
@@ -182,3 +185,31 @@ def test_a_split_is_written_once(store, tmp_path):
     save_split(store, cohort, split, 0)
     assert snapshot(store.cohorts) == before
     assert len(list((store.cohorts / "words" / "splits").iterdir())) == 1
+
+
+def test_samples_of_one_study_share_its_report_and_keep_what_is_known_of_them(store):
+    taken = datetime(2180, 5, 6, 21, 30)
+    rows = pl.DataFrame(
+        {
+            "id": ["i1", "i2", "i3"],
+            "subject": ["p1", "p1", "p2"],
+            "study": ["s1", "s1", "s2"],
+            "image_path": ["/a", "/b", "/c"],
+            "text": ["Clear.", "Clear.", None],
+            "text_id": ["s1", "s1", "s2"],
+            "label": [0, 0, 1],
+            "age": [61, 61, None],
+            "acquired": [taken, taken, None],
+        }
+    )
+    options = {"builder": "table", "options": {}, "classes": ("no", "yes"), "test_share": 0.5, "licence": "none"}
+    commit(store, draft_cohort("shared", rows, Flow(3, "rows"), dataset="d", **options), replace=False)
+    samples = load_cohort(store, "shared").samples
+    assert samples["text"].to_list() == ["d/s1", "d/s1", None]
+    assert samples.select("sex", "age", "view", "acquired").rows()[1:] == [
+        (None, 61.0, None, taken),
+        (None, None, None, None),
+    ]
+    assert list_items(store, modality="text").select("item", "text").rows() == [("d/s1", "Clear.")]
+    older = rows.with_columns(age=pl.lit(62))
+    assert draft_cohort("other", older, Flow(3, "rows"), **options).cohort.key == load_cohort(store, "shared").key

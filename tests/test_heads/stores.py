@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from cohorts.cohort import SAMPLE_SCHEMA, Cohort, cohort_key, save_cohort
+from cohorts.cohort import ATTRIBUTES, SAMPLE_SCHEMA, Cohort, cohort_key, save_cohort
 from cohorts.flow import EXCLUDED_SCHEMA, FLOW_SCHEMA
 from featurestore.featureset import FeatureSet, create_feature_set
 from featurestore.items import ITEM_SCHEMA, add_items, list_items, text_hash
@@ -28,6 +28,9 @@ def make_store(root: Path, *, subjects: int = 40, classes: int = 2, without_text
     return store
 
 
+_UNKNOWN = (None,) * len(ATTRIBUTES)
+
+
 def add_cohort(
     store: Store, name: str, *, subjects: int = 40, classes: int = 2, without_text: int = 0, labels: str = "even"
 ) -> dict[str, int]:
@@ -42,7 +45,7 @@ def add_cohort(
         text = sample if i >= without_text else None
         label_of[sample] = label
         content = None if text is None else text_hash(report_of(sample))
-        rows.append((sample, f"patient{subject:03d}", None, sample, text, content, label, f"class {label}"))
+        rows.append((sample, f"patient{subject:03d}", None, sample, text, content, label, f"class {label}", *_UNKNOWN))
         items.append((sample, "image", f"/nowhere/{sample}.png", None))
         if text is not None:
             items.append((sample, "text", None, report_of(sample)))
