@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from .options import DEFAULT_STORE, StoreOption
+from .options import DEFAULT_STORE, StoreOption, VariantOption, WeightsOption, parse_variants
 
 
 def estimate(
@@ -16,6 +16,8 @@ def estimate(
     items: Annotated[
         int | None, typer.Option(min=1, help="Count this many items in place of those of the store.")
     ] = None,
+    weights: WeightsOption = None,
+    variant: VariantOption = None,
     preset: Annotated[str, typer.Option(help="float16, bfloat16, float32, int8 or archive.")] = "float16",
     trial: Annotated[
         int, typer.Option(min=0, help="Encode this many items to measure the speed, and throw them away; 0 for none.")
@@ -28,16 +30,27 @@ def estimate(
     Example: `radfs estimate --backbone efficientnet-lite0`
     """
     from cohorts import cohort_items
-    from featurestore.encoders import get_spec
+    from featurestore.encoders import resolve
     from featurestore.store import open_store
 
     opened = open_store(store)
-    modality = get_spec(backbone).modality
+    chosen = parse_variants(variant)
+    modality = resolve(backbone, weights=weights, variant=chosen).modality
     asked = None if not cohort else [item for name in cohort for item in cohort_items(opened, name, modality)]
 
     from featurestore.trial import estimate_extraction  # loads torch: only once the names are known to be right
 
-    found = estimate_extraction(opened, backbone, items=asked, count=items, preset=preset, trial=trial, device=device)
+    found = estimate_extraction(
+        opened,
+        backbone,
+        weights=weights,
+        variant=chosen,
+        items=asked,
+        count=items,
+        preset=preset,
+        trial=trial,
+        device=device,
+    )
     size = f"{found.items:,} {modality}s without tokens -> {found.shards:,} shards"
     typer.echo(f"{backbone} as {preset}: {size}")
     typer.echo(f"  disk    {_bytes(found.disk_bytes)} in {found.files:,} files")

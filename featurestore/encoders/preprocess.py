@@ -1,16 +1,18 @@
 """From a Pillow image in mode "RGB" to a network's input, as an ImagePreprocessing says. Loads torch when called."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import ItemError
+from ..errors import DataError, ItemError
 from .spec import ImagePreprocessing
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
     from torch import Tensor
+
+    Step = Callable[[PilImage], PilImage]
 
 MAX_RESIZED_PIXELS = 89_478_485
 """Pillow's own bound on an image. A sliver of 1 x 80,000 pixels passes it and grows beyond memory when resized."""
@@ -21,27 +23,116 @@ def image_transform(preprocessing: ImagePreprocessing) -> "Callable[[PilImage], 
 
     Resizing and cropping act on the Pillow image, as in the pipelines that the weights were made with; the values equal
     those of torchvision's ToTensor and Normalize. The function raises ItemError for an image of extreme proportions.
+
+    Raises:
+        DataError: the resizer's library is not installed; names the extra that installs it.
     """
     import torch
-    from torchvision import transforms
 
-    interpolation = transforms.InterpolationMode(preprocessing.interpolation)
-    steps = [
-        transforms.Resize(preprocessing.resize_px, interpolation=interpolation, antialias=True),
-        transforms.CenterCrop(preprocessing.crop_px),
-        *([transforms.Grayscale(num_output_channels=3)] if preprocessing.channels == "gray" else []),
-    ]
-    cut: Any = transforms.Compose(steps)
+    steps: list[Step] = []
+    if preprocessing.min_max:
+        steps.append(_stretch_levels)
+    if preprocessing.gray == "first":
+        steps.append(_gray)
+    steps += [_resizer(preprocessing), _cropper(preprocessing)]
+    if preprocessing.gray == "cropped":
+        steps.append(_gray)
     mean, std = np.array(preprocessing.mean, np.float32), np.array(preprocessing.std, np.float32)
 
     def transform(image: "PilImage") -> "Tensor":
-        _check_size(image, preprocessing.resize_px)
+        if preprocessing.fit == "shorter":
+            _check_size(image, preprocessing.resize_px)
+        for step in steps:
+            image = step(image)
         # numpy for ToTensor and Normalize: the same bits, and no thread team of torch's in every reader thread.
-        levels = np.asarray(cut(image)).astype(np.float32)
+        levels = np.asarray(image).astype(np.float32)
         scaled = (levels / 255 - mean) / std
         return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))
 
     return transform
+
+
+def _resizer(preprocessing: ImagePreprocessing) -> "Step":
+    if preprocessing.resizer == "opencv":
+        return _pad_opencv(preprocessing.resize_px)
+    from torchvision import transforms
+    from torchvision.transforms.functional import resize
+
+    side: int | list[int] = preprocessing.resize_px
+    if preprocessing.fit == "stretch":
+        side = [preprocessing.resize_px] * 2
+    elif preprocessing.fit == "pad":
+        raise ValueError("fit 'pad' needs resizer 'opencv'")
+    interpolation = transforms.InterpolationMode(preprocessing.interpolation)
+    # Of transformers' Pillow backend the same: the longer side is int(size * long / short) in both.
+    return lambda image: resize(image, side, interpolation=interpolation, antialias=True)  # pyright: ignore
+
+
+def _cropper(preprocessing: ImagePreprocessing) -> "Step":
+    side = preprocessing.crop_px
+
+    def crop(image: "PilImage") -> "PilImage":
+        margins = image.width - side, image.height - side
+        if preprocessing.resizer == "hub-pil":
+            left, top = (margin // 2 for margin in margins)
+        else:
+            left, top = (round(margin / 2.0) for margin in margins)  # half to even, as torchvision's CenterCrop
+        return image.crop((left, top, left + side, top + side))
+
+    return crop
+
+
+def _gray(image: "PilImage") -> "PilImage":
+    return image.convert("L").convert("RGB")
+
+
+def _stretch_levels(image: "PilImage") -> "PilImage":
+    """Darkest value of any channel to 0, brightest to 255, truncated; a constant image becomes black."""
+    from PIL import Image
+
+    levels = np.asarray(image).astype(np.float64)
+    levels -= levels.min()
+    peak = levels.max()
+    if peak > 0:
+        levels /= peak
+    levels *= 255
+    return Image.fromarray(levels.astype(np.uint8))
+
+
+def _pad_opencv(side: int) -> "Step":
+    """As GLoRIA: to gray; longer side to `side` by area interpolation; zeros to a square, an odd one behind."""
+    from PIL import Image
+
+    cv2 = _opencv()
+
+    def resize(image: "PilImage") -> "PilImage":
+        levels = cv2.cvtColor(np.asarray(image), cv2.COLOR_RGB2GRAY)
+        height, width = levels.shape
+        if height >= width:
+            width, height = int(width * (side / height)), side
+        else:
+            width, height = side, int(height * (side / width))
+        if min(width, height) < 1:
+            raise ItemError(f"an image of {image.width} x {image.height} pixels is too narrow to be resized")
+        square = np.zeros((side, side), np.uint8)
+        top, left = (side - height) // 2, (side - width) // 2
+        square[top : top + height, left : left + width] = cv2.resize(
+            levels, (width, height), interpolation=cv2.INTER_AREA
+        )
+        return Image.fromarray(square).convert("RGB")
+
+    return resize
+
+
+def _opencv():  # noqa: ANN202
+    try:
+        import cv2
+    except ImportError:
+        raise DataError(
+            'this preprocessing resizes with OpenCV, which is not installed: run pip install "radfs[opencv]".'
+        ) from None
+    cv2.setNumThreads(1)  # images are prepared in threads already
+    return cv2
 
 
 def _check_size(image: "PilImage", resize_px: int) -> None:

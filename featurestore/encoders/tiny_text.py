@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .frozen import TextEncoder
-from .spec import EncoderSpec, SeededWeights, TextPreprocessing, TokenLayout
+from .sources import SeededWeights
+from .spec import Architecture, EncoderSpec, TextPreprocessing, TokenLayout
 from .tokens import PreparedText
 
 if TYPE_CHECKING:
@@ -21,10 +22,11 @@ _ROWS = 4096
 SPEC = EncoderSpec(
     name="tiny-text",
     modality="text",
-    architecture="radfs:word-table",
+    architecture=Architecture(library="radfs", name="word-table"),
     weights=SeededWeights(seed=_SEED),
     preprocessing=TextPreprocessing(tokenizer="words-crc32", context_length=32, lower_case=True, special_tokens=()),
     tokens=TokenLayout(dim=16),
+    output="words",
     layer="a random vector for each word between blanks",
     builder="featurestore.encoders.tiny_text:build",
     objective="none",

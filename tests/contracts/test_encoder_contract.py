@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from featurestore.encoders import ENCODERS, Encoder, build, get_spec, is_available
-from featurestore.encoders.spec import EncoderSpec, ImagePreprocessing, SeededWeights
+from featurestore.encoders.sources import SeededWeights
+from featurestore.encoders.spec import Architecture, EncoderSpec, ImagePreprocessing
 from featurestore.errors import ItemError
 from featurestore.keys import content_key
 
@@ -76,6 +77,8 @@ def changed(value: Any) -> Any:
             return value + 0.125
         case str():
             return f"{value}-other"
+        case Architecture():
+            return dataclasses.replace(value, name=changed(value.name))
         case tuple():
             return (changed(value[0]), *value[1:]) if value else ("other",)
     raise TypeError(f"no other value for {value!r}")
@@ -93,8 +96,9 @@ def test_the_spec_is_json_and_complete(spec: EncoderSpec):
     assert get_spec(spec.name) is spec
     as_json = json.loads(json.dumps(dataclasses.asdict(spec)))
     assert as_json["weights"]["kind"]
-    for name in ("architecture", "layer", "licence", "objective"):
+    for name in ("output", "layer", "licence", "objective"):
         assert as_json[name].strip(), name
+    assert str(spec.architecture) == f"{spec.architecture.library}:{spec.architecture.name}"
     assert spec.pretraining or spec.objective == "none"
     assert min(spec.tokens.dim, *(spec.tokens.grid or (1,))) > 0
     assert (spec.context_length is None) == (spec.modality == "image") == (spec.lower_case is None)
@@ -111,7 +115,7 @@ def test_the_description_names_the_shape(spec: EncoderSpec):
     assert spec.layer in text
     if spec.tokens.grid is not None:
         height, width = spec.tokens.grid
-        assert text.startswith(f"{height * width} tokens {height}x{width} ")
+        assert text.startswith(f"{height * width} patch tokens {height}x{width} ")
         assert ("no CLS" in text) != spec.tokens.has_cls
     else:
         assert f"up to {spec.context_length} tokens" in text
@@ -119,7 +123,7 @@ def test_the_description_names_the_shape(spec: EncoderSpec):
 
 @every_spec
 def test_what_changes_numbers_changes_the_key(spec: EncoderSpec):
-    variants = [dataclasses.replace(spec, **{f: changed(getattr(spec, f))}) for f in ("name", "architecture", "layer")]
+    variants = [dataclasses.replace(spec, **{f: changed(getattr(spec, f))}) for f in ("name", "architecture", "output")]
     variants.append(dataclasses.replace(spec, code_version=spec.code_version + 1))
     variants.append(dataclasses.replace(spec, tokens=dataclasses.replace(spec.tokens, dim=spec.tokens.dim + 1)))
     for field in dataclasses.fields(spec.preprocessing):
@@ -145,7 +149,7 @@ def test_the_decoder_and_the_precision_are_in_the_key(spec: EncoderSpec, monkeyp
 
 @every_spec
 def test_what_does_not_change_numbers_leaves_the_key_alone(spec: EncoderSpec):
-    for field in ("licence", "objective", "pretraining", "notes", "builder"):
+    for field in ("layer", "licence", "terms", "objective", "pretraining", "notes", "builder"):
         assert key(dataclasses.replace(spec, **{field: changed(getattr(spec, field))})) == key(spec), field
     config = spec.key_config("0" * 64)
     assert json.loads(json.dumps(config)) == config

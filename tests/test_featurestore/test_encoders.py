@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from featurestore.encoders import build, efficientnet_lite0, frozen, get_spec, list_specs, weights
+from featurestore.encoders import build, checkpoint, efficientnet_lite0, frozen, get_spec, list_specs, weights
 from featurestore.encoders.preprocess import image_transform
-from featurestore.encoders.spec import EncoderSpec, ImagePreprocessing, PypiWeights, SeededWeights, TokenLayout
+from featurestore.encoders.sources import PypiWeights, SeededWeights
+from featurestore.encoders.spec import EncoderSpec, ImagePreprocessing, TokenLayout
 from featurestore.errors import DataError, ItemError, UnknownNameError
 
 REPORT = "The heart is mildly enlarged. No pleural effusion or pneumothorax."
@@ -108,7 +109,7 @@ def test_missing_weights_name_the_command_that_installs_them(tmp_path, monkeypat
 
 def test_weights_are_found_without_importing_their_package(tmp_path, monkeypatch):
     spec = with_weights("minilm", fake_package(tmp_path, monkeypatch, a__json=b"{}"))
-    assert weights.locate(spec) == tmp_path / "fake_weights_package" / "model"
+    assert weights.locate(spec) == (tmp_path / "fake_weights_package" / "model" / "a.json",)
     assert "fake_weights_package" not in sys.modules
 
 
@@ -140,10 +141,10 @@ def test_damaged_or_foreign_weights_are_refused(tmp_path, monkeypatch):
     for name, data in names.items():
         (tmp_path / name).write_bytes(data + b"junk")
         with pytest.raises(DataError, match=f"the weights file {name} is damaged"):
-            weights.read_tensors(tmp_path / name)
+            checkpoint.read_tensors(tmp_path / name)
     torch.save({"epoch": 3}, tmp_path / "w.pth")
     with pytest.raises(DataError, match="damaged"):
-        weights.read_tensors(tmp_path / "w.pth")
+        checkpoint.read_tensors(tmp_path / "w.pth")
     torch.save({"_conv_stem.weight": torch.zeros(2)}, tmp_path / "w.pth")
     source = fake_package(tmp_path, monkeypatch, w__pth=(tmp_path / "w.pth").read_bytes())
     with pytest.raises(DataError, match="the weights file holds 1 tensors, the network has 296"):
@@ -156,8 +157,8 @@ def test_a_weights_file_cannot_run_code(tmp_path):
             return (Path.touch, (tmp_path / "ran",))
 
     torch.save({"weight": Trap()}, tmp_path / "trap.pth")
-    with pytest.raises(DataError, match="is damaged"):
-        weights.read_tensors(tmp_path / "trap.pth")
+    with pytest.raises(DataError, match="was refused: it refers to "):
+        checkpoint.read_tensors(tmp_path / "trap.pth")
     assert not (tmp_path / "ran").exists()
 
 
@@ -191,7 +192,7 @@ def test_preprocessing_equals_torchvisions_pipeline_bit_for_bit(size, interpolat
 
 def test_gray_channels_are_equal_and_follow_the_luma_of_the_cropped_image():
     spec = ImagePreprocessing(
-        resize_px=32, interpolation="bilinear", crop_px=32, mean=(0, 0, 0), std=(1, 1, 1), channels="gray"
+        resize_px=32, interpolation="bilinear", crop_px=32, mean=(0, 0, 0), std=(1, 1, 1), gray="cropped"
     )
     image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (32, 32, 3), dtype=np.uint8))
     result = image_transform(spec)(image)

@@ -1,0 +1,72 @@
+"""From what a user writes (a name, variants, a weights file) to the one spec that extraction runs."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError, unknown_name
+from .sources import HubWeights, LocalWeights, PageWeights
+from .spec import EncoderSpec
+from .weights import find_files
+
+ENCODERS = {
+    "efficientnet-lite0": "featurestore.encoders.efficientnet_lite0:SPEC",
+    "minilm": "featurestore.encoders.minilm:SPEC",
+    "tiny": "featurestore.encoders.tiny:SPEC",
+    "tiny-text": "featurestore.encoders.tiny_text:SPEC",
+}
+
+
+def get_spec(name: str) -> EncoderSpec:
+    """The spec of the encoder called `name`, at its defaults.
+
+    Raises:
+        UnknownNameError: there is none; names the nearest.
+    """
+    if name not in ENCODERS:
+        raise unknown_name("encoder", name, ENCODERS)
+    return load_object(ENCODERS[name])
+
+
+def resolve(name: str, *, weights: str | Path | None = None, variant: Mapping[str, str] | None = None) -> EncoderSpec:
+    """The spec of an encoder with the user's choices in it: the one way from words to what is run.
+
+    Args:
+        name: as in `ENCODERS`.
+        weights: a file (or a folder with all files of the encoder) to use in place of the published one.
+        variant: a choice for each axis that is not to be at its default, such as {"preprocessing": "authors"}.
+
+    Raises:
+        UnknownNameError: no such encoder, axis or choice.
+        DataError: no such file, or an encoder that takes none.
+    """
+    spec = with_variant(get_spec(name), variant or {})
+    return spec if weights is None else with_weights(spec, Path(weights))
+
+
+def with_variant(spec: EncoderSpec, chosen: Mapping[str, str]) -> EncoderSpec:
+    """`spec` with these choices. UnknownNameError for an axis or a choice that it does not have."""
+    axes = {variant.axis: variant for variant in spec.variants}
+    for axis, choice in chosen.items():
+        if axis not in axes:
+            raise unknown_name(f"variant of encoder {spec.name!r}", axis, axes)
+        if choice not in axes[axis].choices:
+            raise unknown_name(f"{axis} of encoder {spec.name!r}", choice, axes[axis].choices)
+        if choice != axes[axis].default:
+            spec = replace(spec, **axes[axis].choices[choice], chosen=(*spec.chosen, (axis, choice)))
+    return spec
+
+
+def with_weights(spec: EncoderSpec, path: Path) -> EncoderSpec:
+    """`spec` with the weights in this file or folder. DataError where it has none to replace."""
+    if not isinstance(spec.weights, HubWeights | PageWeights):
+        raise DataError(f"encoder {spec.name!r} takes no weights file: its weights come with a package.")
+    return replace(spec, weights=LocalWeights(paths=tuple(map(str, find_files(spec.weights, path)))))
+
+
+def load_object(reference: str) -> Any:
+    """The object that "module:name" names."""
+    module, _, name = reference.partition(":")
+    return getattr(import_module(module), name)
