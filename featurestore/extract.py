@@ -31,6 +31,7 @@ from .layout import FeatureLayout, shard_rows_for
 from .making import make_missing
 from .sources import source_stamp
 from .store import Store
+from .views import INFERRED
 from .writer import ShardWriter
 
 
@@ -131,25 +132,22 @@ def _refuse_removed_texts(missing: pl.DataFrame) -> None:
 
 def layout_of(spec: EncoderSpec, *, shard_rows: int | None = None, dtype: str = "float16") -> FeatureLayout:
     """The layout of the feature set that this encoder makes with the weights that are installed here."""
-    dim, length = spec.tokens.dim, spec.context_length
-    grid = spec.tokens.grid
-    tokens = grid[0] * grid[1] if grid is not None else length
-    if tokens is None:
-        raise ValueError(f"encoder {spec.name} has neither a token grid nor a context length")
+    dim, usual = spec.tokens.dim, spec.context_length or spec.max_tokens
+    about = {
+        "licence": spec.licence,
+        "description": spec.describe(),
+        "pretraining": list(spec.pretraining),
+        "variant": dict(spec.chosen),
+    }
     return FeatureLayout(
         encoder=spec.name,
         modality=spec.modality,
         dim=dim,
-        tokens=tokens,
+        tokens=spec.max_tokens,
         has_cls=spec.tokens.has_cls,
-        shard_rows=shard_rows or shard_rows_for(modality=spec.modality, tokens=tokens, dim=dim),
+        shard_rows=shard_rows or shard_rows_for(modality=spec.modality, tokens=usual, dim=dim),
         what=spec.key_config(weights_sha256(spec)),
-        about={
-            "licence": spec.licence,
-            "description": spec.describe(),
-            "pretraining": list(spec.pretraining),
-            "variant": dict(spec.chosen),
-        },
+        about=about | ({"views": INFERRED} if spec.modality == "image" else {}),
         dtype=dtype,
     )
 
@@ -246,8 +244,8 @@ class _Run:
         for start in range(0, len(items), self.batch_size):
             batch = [next(prepared) for _ in items[start : start + self.batch_size]]
             tokens = self.encoder.encode([blank if p.value is None else p.value for p in batch])
-            patches = tokens.patches.numpy()
-            cls = None if tokens.cls is None else tokens.cls.numpy()
+            patches = tokens.patches.cpu().numpy()
+            cls = None if tokens.cls is None else tokens.cls.cpu().numpy()
             for i, source in enumerate(batch):
                 _put(writer, start + i, source, patches[i], cls=None if cls is None else cls[i])
             self._tell(len(batch), writer)

@@ -14,7 +14,6 @@ from .checkpoint import read_tensors
 from .frozen import TextEncoder
 from .sources import PypiWeights
 from .spec import Architecture, EncoderSpec, TextPreprocessing, TokenLayout
-from .tokens import PreparedText
 from .weights import weight_files
 
 if TYPE_CHECKING:
@@ -67,14 +66,16 @@ def build(spec: EncoderSpec, *, device: str) -> TextEncoder:
     network.to(device)
     tokenizer = _load_tokenizer(folder, spec)
 
-    def tokenize(text: str) -> PreparedText:
-        encoding = tokenizer.encode(text)
-        return PreparedText(tuple(encoding.ids), truncated=bool(encoding.overflowing))
+    def tokenize(text: str) -> list[int]:
+        return tokenizer.encode(text, add_special_tokens=False).ids
 
     def forward(ids: "Tensor", mask: "Tensor") -> "Tensor":
         return network(input_ids=ids, attention_mask=mask).last_hidden_state
 
-    return TextEncoder(spec, tokenize, forward, device=device)
+    assert isinstance(spec.preprocessing, TextPreprocessing)
+    vocabulary = tokenizer.get_vocab()
+    special_ids = [vocabulary[token] for token in spec.preprocessing.special_tokens]
+    return TextEncoder(spec, tokenize, forward, device=device, special_ids=special_ids)
 
 
 def _load_network(folder: Path) -> "BertModel":
@@ -97,12 +98,11 @@ def _load_tokenizer(folder: Path, spec: EncoderSpec) -> "Tokenizer":
     """The Rust tokenizer, set up once: transformers' wrapper does so at every call, which threads cannot share."""
     from transformers import BertTokenizer
 
-    assert spec.context_length is not None
     wrapper = BertTokenizer.from_pretrained(folder, local_files_only=True, do_lower_case=spec.lower_case)
     tokenizer = wrapper.backend_tokenizer
     if json.loads(tokenizer.to_str())["normalizer"]["lowercase"] is not spec.lower_case:
         raise DataError(f"the tokenizer of {spec.name!r} ignores lower_case={spec.lower_case}: reinstall its weights.")
     tokenizer.no_padding()
-    tokenizer.enable_truncation(spec.context_length)
+    tokenizer.no_truncation()
     tokenizer.encode_special_tokens = True  # "[SEP]" written in a report is text, not a separator
     return tokenizer

@@ -1,4 +1,4 @@
-"""From a Pillow image in mode "RGB" to a network's input, as an ImagePreprocessing says. Loads torch when called."""
+"""From a Pillow image to a network's input, as an ImagePreprocessing says. Loads torch when called."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import DataError, ItemError
+from ..views import RECIPE, Crop
 from .spec import ImagePreprocessing
 
 if TYPE_CHECKING:
@@ -18,8 +19,11 @@ MAX_RESIZED_PIXELS = 89_478_485
 """Pillow's own bound on an image. A sliver of 1 x 80,000 pixels passes it and grows beyond memory when resized."""
 
 
-def image_transform(preprocessing: ImagePreprocessing) -> "Callable[[PilImage], Tensor]":
+def image_transform(preprocessing: ImagePreprocessing) -> "Callable[..., Tensor]":
     """The function that turns one image into a float32 tensor [3, crop_px, crop_px]; threads may share it.
+
+    It takes an image of mode "RGB" or "L", which give the same where the channels are equal, gray in a third of the
+    time; and optionally a `views.Crop`, which an augmented view shows in place of the resized image's centre.
 
     Resizing and cropping act on the Pillow image, as in the pipelines that the weights were made with; the values equal
     those of torchvision's ToTensor and Normalize. The function raises ItemError for an image of extreme proportions.
@@ -29,24 +33,21 @@ def image_transform(preprocessing: ImagePreprocessing) -> "Callable[[PilImage], 
     """
     import torch
 
-    steps: list[Step] = []
-    if preprocessing.min_max:
-        steps.append(_stretch_levels)
-    if preprocessing.gray == "first":
-        steps.append(_gray)
-    steps += [_resizer(preprocessing), _cropper(preprocessing)]
-    if preprocessing.gray == "cropped":
-        steps.append(_gray)
+    before: list[Step] = [_stretch_levels] if preprocessing.min_max else []
+    before += [_gray] if preprocessing.gray == "first" else []
+    clean = [_resizer(preprocessing), _cropper(preprocessing)]
+    after = [_gray] if preprocessing.gray == "cropped" else []
     mean, std = np.array(preprocessing.mean, np.float32), np.array(preprocessing.std, np.float32)
 
-    def transform(image: "PilImage") -> "Tensor":
+    def transform(image: "PilImage", crop: Crop | None = None) -> "Tensor":
         if preprocessing.fit == "shorter":
             _check_size(image, preprocessing.resize_px)
-        for step in steps:
+        shown = clean if crop is None else [_view(crop, preprocessing.crop_px)]
+        for step in (*before, *shown, *after):
             image = step(image)
         # numpy for ToTensor and Normalize: the same bits, and no thread team of torch's in every reader thread.
-        levels = np.asarray(image).astype(np.float32)
-        scaled = (levels / 255 - mean) / std
+        levels = np.atleast_3d(np.asarray(image)).astype(np.float32)
+        scaled = (levels / 255 - mean) / std  # a single channel becomes three here
         return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))
 
     return transform
@@ -82,6 +83,15 @@ def _cropper(preprocessing: ImagePreprocessing) -> "Step":
     return crop
 
 
+def _view(crop: Crop, side: int) -> "Step":
+    """What an augmented view shows, as torchvision's `resized_crop`: cut out first, then resized to the square."""
+    from PIL import Image
+
+    box = (crop.left, crop.top, crop.left + crop.width, crop.top + crop.height)
+    method = Image.Resampling[str(RECIPE["interpolation"]).upper()]
+    return lambda image: image.crop(box).resize((side, side), method)
+
+
 def _gray(image: "PilImage") -> "PilImage":
     return image.convert("L").convert("RGB")
 
@@ -106,7 +116,9 @@ def _pad_opencv(side: int) -> "Step":
     cv2 = _opencv()
 
     def resize(image: "PilImage") -> "PilImage":
-        levels = cv2.cvtColor(np.asarray(image), cv2.COLOR_RGB2GRAY)
+        levels = np.asarray(image)
+        if levels.ndim == 3:
+            levels = cv2.cvtColor(levels, cv2.COLOR_RGB2GRAY)
         height, width = levels.shape
         if height >= width:
             width, height = int(width * (side / height)), side

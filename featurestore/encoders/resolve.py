@@ -30,19 +30,28 @@ def get_spec(name: str) -> EncoderSpec:
     return load_object(ENCODERS[name])
 
 
-def resolve(name: str, *, weights: str | Path | None = None, variant: Mapping[str, str] | None = None) -> EncoderSpec:
+def resolve(
+    name: str,
+    *,
+    weights: str | Path | None = None,
+    variant: Mapping[str, str] | None = None,
+    precision: str = "float32",
+    long_text: str = "truncate",
+) -> EncoderSpec:
     """The spec of an encoder with the user's choices in it: the one way from words to what is run.
 
     Args:
         name: as in `ENCODERS`.
         weights: a file (or a folder with all files of the encoder) to use in place of the published one.
         variant: a choice for each axis that is not to be at its default, such as {"preprocessing": "authors"}.
+        precision: what the network computes in, one of `spec.PRECISIONS`.
+        long_text: what becomes of reports beyond the context length, one of `spec.LONG_TEXTS`.
 
     Raises:
-        UnknownNameError: no such encoder, axis or choice.
+        UnknownNameError: no such encoder, axis, choice, precision or way with long texts.
         DataError: no such file, or an encoder that takes none.
     """
-    spec = with_variant(get_spec(name), variant or {})
+    spec = with_variant(get_spec(name), variant or {}).computed_in(precision).with_long_text(long_text)
     return spec if weights is None else with_weights(spec, Path(weights))
 
 

@@ -6,11 +6,13 @@ Specs are listed, printed and hashed without torch, Pillow or any encoder librar
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from ..errors import unknown_name
 from ..images import DECODER
 from ..keys import canonical_json
+from ..views import RECIPE
 from .sources import WeightSource
 
 Modality = Literal["image", "text"]
@@ -20,8 +22,13 @@ Objective = Literal["image-ssl", "text-ssl", "text-supervised", "aligned", "supe
 """How the weights were trained (columns of Table 1; text-supervised: with reports but without alignment; supervised:
 on labels; text-ssl: a text network from text alone; none: not trained)."""
 
-PRECISION = "float32"
-"""Every encoder computes in full single precision, without TF32 or bfloat16 products."""
+Precision = Literal["float32", "bfloat16", "float16"]
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "float16")
+"""What networks compute in. float32 is full single precision, without TF32 or bfloat16 products; the others are
+torch's autocast: products in half precision, sums, softmax and norms in float32."""
+
+LONG_TEXTS = ("truncate", "window")
+_WINDOWS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,17 +108,30 @@ class TextPreprocessing:
 
     Attributes:
         tokenizer: the algorithm; its vocabulary, where it has one, is among the weights' files.
-        context_length: most tokens a report keeps, special ones included. The end of a longer report is cut off and
-            the report is flagged.
+        context_length: most tokens that the network reads at once, special ones included.
         lower_case: drops letter case (and accents, for WordPiece).
-        special_tokens: kept as tokens at the beginning and the end. The same strings written inside a report are
-            ordinary text.
+        special_tokens: kept as tokens, once a report: the first before its words, the others after them. The same
+            strings written inside a report are ordinary text.
+        windows: most windows that a longer report is read in. What does not fit into them is cut off and flagged.
+        overlap: tokens that neighbouring windows share. Each token is taken from the window that shows more around it.
     """
 
     tokenizer: Literal["bert-wordpiece", "words-crc32", "hub", "open_clip"]
     context_length: int
     lower_case: bool
     special_tokens: tuple[str, ...]
+    windows: int = 1
+    overlap: int = 0
+
+    def __post_init__(self) -> None:
+        if not (self.windows >= 1 and 0 <= self.overlap < self.context_length - len(self.special_tokens)):
+            raise ValueError(f"{self.windows} windows with overlap {self.overlap} do not fit {self.context_length}")
+
+    @property
+    def max_tokens(self) -> int:
+        """Most tokens that a report keeps, special ones included."""
+        step = self.context_length - len(self.special_tokens) - self.overlap
+        return self.context_length + (self.windows - 1) * step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,6 +198,7 @@ class EncoderSpec:
         variants: what can be chosen.
         chosen: (axis, choice) of each variant that is not at its default.
         notes: what a reader should know.
+        precision: what the network computes in.
         code_version: raised when a correction of this encoder's code changes its numbers.
     """
 
@@ -198,6 +219,7 @@ class EncoderSpec:
     variants: tuple[Variant, ...] = ()
     chosen: tuple[tuple[str, str], ...] = ()
     notes: str = ""
+    precision: Precision = "float32"
     code_version: int = 1
 
     def __post_init__(self) -> None:
@@ -206,10 +228,43 @@ class EncoderSpec:
         if not (is_image if self.modality == "image" else is_text):
             raise ValueError(f"encoder {self.name!r}: preprocessing and tokens do not fit modality {self.modality!r}")
 
+    def computed_in(self, precision: str) -> "EncoderSpec":
+        """The same encoder in another precision.
+
+        Raises:
+            UnknownNameError: none of `PRECISIONS`.
+        """
+        if precision not in PRECISIONS:
+            raise unknown_name("precision", precision, PRECISIONS)
+        return replace(self, precision=precision)
+
+    def with_long_text(self, how: str) -> "EncoderSpec":
+        """The same encoder, that cuts long reports ("truncate") or reads them in overlapping windows ("window").
+
+        Neighbouring windows share a quarter of the context length; encoders of images are left as they are.
+
+        Raises:
+            UnknownNameError: none of `LONG_TEXTS`.
+        """
+        if how not in LONG_TEXTS:
+            raise unknown_name("way with long texts", how, LONG_TEXTS)
+        if how == "truncate" or not isinstance(self.preprocessing, TextPreprocessing):
+            return self
+        windowed = replace(self.preprocessing, windows=_WINDOWS, overlap=self.preprocessing.context_length // 4)
+        return replace(self, preprocessing=windowed)
+
     @property
     def context_length(self) -> int | None:
-        """Most tokens of a report; None for images."""
+        """Most tokens that a network of texts reads at once; None for images."""
         return self.preprocessing.context_length if isinstance(self.preprocessing, TextPreprocessing) else None
+
+    @property
+    def max_tokens(self) -> int:
+        """Most tokens of an item: of an image exactly so many, a class token apart."""
+        if isinstance(self.preprocessing, TextPreprocessing):
+            return self.preprocessing.max_tokens
+        height, width = self.tokens.grid or (0, 0)
+        return height * width
 
     @property
     def lower_case(self) -> bool | None:
@@ -226,7 +281,7 @@ class EncoderSpec:
         """
         preprocessing = asdict(self.preprocessing)
         if self.modality == "image":
-            preprocessing["decoder"] = DECODER
+            preprocessing |= {"decoder": DECODER, "views": RECIPE}
         config = {
             "encoder": self.name,
             "modality": self.modality,
@@ -236,7 +291,7 @@ class EncoderSpec:
             "preprocessing": preprocessing,
             "tokens": asdict(self.tokens),
             "output": self.output,
-            "precision": PRECISION,
+            "precision": self.precision,
             "code_version": self.code_version,
         }
         return json.loads(canonical_json(config))  # lists for tuples: equal to what a file gives back
@@ -245,7 +300,9 @@ class EncoderSpec:
         """The tokens in one line, such as "49 patch tokens 7x7 x 320, the output of the last block; no CLS"."""
         if isinstance(self.preprocessing, TextPreprocessing):
             special = " and ".join(self.preprocessing.special_tokens)
-            count = f"up to {self.preprocessing.context_length} tokens x {self.tokens.dim}"
+            count = f"up to {self.max_tokens} tokens x {self.tokens.dim}"
+            if self.preprocessing.windows > 1:
+                count += f" in windows of {self.preprocessing.context_length} that share {self.preprocessing.overlap}"
             kept = f"{special} kept as tokens" if special else "no special tokens"
             return f"{count}, {self.layer}; {kept}; {'lower-cased' if self.preprocessing.lower_case else 'cased'}"
         height, width = self.tokens.grid or (0, 0)

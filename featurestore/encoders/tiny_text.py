@@ -11,7 +11,6 @@ import numpy as np
 from .frozen import TextEncoder
 from .sources import SeededWeights
 from .spec import Architecture, EncoderSpec, TextPreprocessing, TokenLayout
-from .tokens import PreparedText
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,14 +39,10 @@ def build(spec: EncoderSpec, *, device: str) -> TextEncoder:
     import torch
 
     assert isinstance(spec.weights, SeededWeights)
-    assert spec.context_length is not None
     table = torch.from_numpy(_table(spec.weights.seed, spec.tokens.dim)).to(device)
-    length = spec.context_length
 
-    def tokenize(text: str) -> PreparedText:
-        words = text.lower().split()
-        ids = tuple(zlib.crc32(word.encode()) % _ROWS for word in words[:length])
-        return PreparedText(ids, truncated=len(words) > length)
+    def tokenize(text: str) -> list[int]:
+        return [zlib.crc32(word.encode()) % _ROWS for word in text.lower().split()]
 
     def forward(ids: "Tensor", mask: "Tensor") -> "Tensor":
         return table[ids]

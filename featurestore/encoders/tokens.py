@@ -4,7 +4,7 @@ Shapes: b items, n patches, L tokens of the longest report in the batch, d width
 named in annotations only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class ImageTokens(NamedTuple):
-    """Tokens of b images, on the CPU.
+    """Tokens of b images, on the encoder's device: `.cpu()` waits until an accelerator has computed them.
 
     Attributes:
         patches: float32 [b, n, d], row by row over the grid.
@@ -42,7 +42,7 @@ class TextTokens(NamedTuple):
 
 @dataclass(frozen=True)
 class PreparedText:
-    """Token ids of one report, special tokens included, and whether its end was cut off. `len` is its token count."""
+    """Token ids of one report, special ones included, and whether its end was cut off. `len` is its token count."""
 
     ids: tuple[int, ...]
     truncated: bool
@@ -59,11 +59,13 @@ class Encoder(Protocol):
         """What it is."""
         ...
 
-    def prepare(self, payload: Any) -> Any:
+    @property
+    def prepare(self) -> Callable[..., Any]:
         """The work on one item that needs no network; may be called from many threads at once.
 
         Args:
-            payload: a Pillow image in mode "RGB", or the text of a report.
+            payload: a Pillow image in mode "RGB" or "L", or the text of a report.
+            crop: of images alone: the part that an augmented view shows (`views.Crop`); None for the clean view.
 
         Returns:
             A float32 tensor [3, crop_px, crop_px], or a PreparedText.

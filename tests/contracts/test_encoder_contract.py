@@ -14,9 +14,10 @@ from PIL import Image
 
 from featurestore.encoders import ENCODERS, Encoder, build, get_spec, is_available
 from featurestore.encoders.sources import SeededWeights
-from featurestore.encoders.spec import Architecture, EncoderSpec, ImagePreprocessing
-from featurestore.errors import ItemError
+from featurestore.encoders.spec import PRECISIONS, Architecture, EncoderSpec, ImagePreprocessing
+from featurestore.errors import ItemError, UnknownNameError
 from featurestore.keys import content_key
+from featurestore.views import Crop, crop_of
 
 HALF_MAX = 65504  # the largest float16: tokens are stored in half precision
 WORDS = ("heart", "lungs", "clear", "effusion", "acute", "opacity:", "left", "(mildly)", "unchanged", "3.5", "cm.")
@@ -62,7 +63,8 @@ def tokens_of(encoder: Encoder, prepared: list[Any]) -> list[torch.Tensor]:
     if encoder.spec.modality == "text":
         return [output.tokens[i, :length] for i, length in enumerate(output.lengths.tolist())]
     if output.cls is None:
-        return list(output.patches)
+        return list(output.patches.cpu())
+    output = output._replace(patches=output.patches.cpu(), cls=output.cls.cpu())
     return [torch.cat([cls[None], patches]) for cls, patches in zip(output.cls, output.patches, strict=True)]
 
 
@@ -143,8 +145,9 @@ def test_the_decoder_and_the_precision_are_in_the_key(spec: EncoderSpec, monkeyp
     monkeypatch.setattr("featurestore.encoders.spec.DECODER", "another-decoder")
     assert (key(spec) != before) == (spec.modality == "image")
     monkeypatch.undo()
-    monkeypatch.setattr("featurestore.encoders.spec.PRECISION", "bfloat16")
-    assert key(spec) != before
+    assert len({key(spec.computed_in(precision)) for precision in PRECISIONS} | {before}) == len(PRECISIONS)
+    with pytest.raises(UnknownNameError, match=r"unknown precision 'bf16'. Did you mean 'bfloat16'"):
+        spec.computed_in("bf16")
 
 
 @every_spec
@@ -234,6 +237,54 @@ def test_encoding_leaves_prepared_items_alone(encoder: Encoder):
     before = item.clone() if encoder.spec.modality == "image" else item
     encoder.encode([item])
     assert torch.equal(item, before) if encoder.spec.modality == "image" else encoder.prepare(payload) == before
+
+
+@every_encoder
+def test_gray_and_rgb_of_equal_channels_are_prepared_alike_in_every_view(encoder: Encoder):
+    if encoder.spec.modality == "text":
+        pytest.skip("reads texts")
+    for size in ((300, 260), (97, 511), (1024, 700)):
+        gray = Image.fromarray(np.random.default_rng(3).integers(0, 256, size, dtype=np.uint8))
+        for crop in (None, crop_of("d/x", 1, width=gray.width, height=gray.height)):
+            assert torch.equal(encoder.prepare(gray, crop), encoder.prepare(gray.convert("RGB"), crop))
+
+
+@every_encoder
+def test_a_view_is_the_part_that_torchvision_would_cut_out(encoder: Encoder):
+    if encoder.spec.modality == "text":
+        pytest.skip("reads texts")
+    image = payloads(encoder.spec)[0]
+    crop = crop_of("d/x", 1, width=image.width, height=image.height)
+    part = image.crop((crop.left, crop.top, crop.left + crop.width, crop.top + crop.height))
+    side = encoder.prepare(image).shape[1]
+    whole = encoder.prepare(part.resize((side, side), Image.Resampling.BILINEAR), Crop(0, 0, side, side))
+    assert torch.equal(encoder.prepare(image, crop), whole)
+    assert not torch.equal(encoder.prepare(image, crop), encoder.prepare(image))
+
+
+@every_encoder
+def test_every_text_encoder_keeps_its_special_tokens_once_at_both_ends(encoder: Encoder):
+    if encoder.spec.modality == "image":
+        pytest.skip("reads images")
+    special = encoder.spec.preprocessing.special_tokens
+    assert special in ((), ("[CLS]", "[SEP]"))
+    if special:
+        windowed = build(encoder.spec.with_long_text("window"))
+        begin, end = encoder.prepare(WORDS[0]).ids[:: len(encoder.prepare(WORDS[0])) - 1]
+        for payload in payloads(encoder.spec):
+            for ids in (encoder.prepare(payload).ids, windowed.prepare(payload).ids):
+                assert (ids[0], ids[-1], ids.count(begin), ids.count(end)) == (begin, end, 1, 1)
+
+
+@every_encoder
+def test_half_precision_gives_the_same_tokens_within_its_error(encoder: Encoder):
+    some = payloads(encoder.spec)[:4]
+    exact = tokens_of(encoder, [encoder.prepare(payload) for payload in some])
+    for precision, error in (("bfloat16", 0.2), ("float16", 0.02)):
+        half = build(encoder.spec.computed_in(precision))
+        for one, other in zip(exact, tokens_of(half, [half.prepare(payload) for payload in some]), strict=True):
+            assert other.dtype == torch.float32
+            assert (one - other).norm() <= error * one.norm()
 
 
 @every_encoder

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import subprocess
 import sys
 from functools import cache
@@ -208,18 +209,18 @@ def test_a_sliver_that_would_outgrow_memory_is_an_item_error():
 # ---- running
 
 
-def test_full_float32_ignores_and_restores_the_precision_of_the_process():
+def test_float32_ignores_and_restores_the_precision_of_the_process():
     left, right = torch.randn(2, 256, 256, generator=torch.Generator().manual_seed(0))
     exact = left.double() @ right.double()
     previous = torch.get_float32_matmul_precision()
     backends: Any = torch.backends
     try:
         torch.set_float32_matmul_precision("medium")
-        with frozen.full_float32():
+        with frozen.computing_in("float32", "cpu"):
             assert (left @ right - exact).abs().max() < 1e-3
             assert torch.is_inference_mode_enabled()
             assert backends.cudnn.conv.fp32_precision == "ieee"
-        with pytest.raises(RuntimeError, match="stop"), frozen.full_float32():
+        with pytest.raises(RuntimeError, match="stop"), frozen.computing_in("float32", "cpu"):
             raise RuntimeError("stop")
         assert torch.get_float32_matmul_precision() == "medium"
         assert backends.cudnn.allow_tf32
@@ -236,6 +237,83 @@ def test_chunks_hold_every_report_once_and_keep_to_the_budget(lengths, most_toke
         longest = max(lengths[row] for row in chunk)
         assert longest == lengths[chunk[-1]]
         assert len(chunk) == 1 or len(chunk) * longest <= most_tokens
+
+
+def test_a_window_gives_the_tokens_that_it_sees_most_around():
+    # 2 special tokens, 30 words a window, 8 of them shared: words 21 to 28 of the report stand in both windows.
+    assert frozen.windows_of(32, 32, 8, 1, 1) == [(0, 32, 0, 32)]
+    assert frozen.windows_of(54, 32, 8, 1, 1) == [(0, 32, 0, 27), (22, 54, 27, 54)]
+    # The last window is full: it begins at 38, not at 44, and shares 14 words with the second.
+    assert frozen.windows_of(70, 32, 8, 1, 1)[1:] == [(22, 54, 27, 46), (38, 70, 46, 70)]
+
+
+@given(st.integers(1, 400), st.integers(16, 64), st.integers(0, 5), st.sampled_from([(0, 0), (1, 0), (1, 1), (1, 2)]))
+def test_windows_give_every_token_once_from_where_it_was_read(length, context, overlap, special):
+    before, after = special
+    windows = frozen.windows_of(length, context, overlap, before, after)
+    assert [i for w in windows for i in range(w.first, w.last)] == list(range(length))
+    assert (windows[0].start, windows[-1].stop) == (0, length)
+    for window in windows:
+        assert window.stop - window.start == min(context, length)
+        assert window.start + (before if window.start else 0) <= window.first
+        assert window.last <= window.stop - (after if window.stop < length else 0)
+    for left, right in itertools.pairwise(windows):
+        shared = left.stop - after - (right.start + before)
+        assert shared >= overlap
+        assert left.first < left.last == right.first
+    plain = dataclasses.replace(
+        get_spec("tiny-text").preprocessing, context_length=context, special_tokens=("x",) * sum(special)
+    )
+    assert length <= dataclasses.replace(plain, windows=len(windows), overlap=overlap).max_tokens
+    if len(windows) > 1:
+        assert length > dataclasses.replace(plain, windows=len(windows) - 1, overlap=overlap).max_tokens
+
+
+def spy_encoder(context: int, windows: int, overlap: int) -> frozen.TextEncoder:
+    """An encoder whose token says what the network saw: (id, position in its window, length of its window)."""
+    base = get_spec("tiny-text")
+    text = dataclasses.replace(
+        base.preprocessing, context_length=context, special_tokens=("[CLS]", "[SEP]"), windows=windows, overlap=overlap
+    )
+    spec = dataclasses.replace(base, preprocessing=text, tokens=TokenLayout(dim=3))
+
+    def forward(ids, mask):
+        assert mask.sum(dim=1).max() <= context
+        places = torch.arange(ids.shape[1]).expand_as(ids)
+        return torch.stack([ids, places, mask.sum(dim=1, keepdim=True).expand_as(ids)], dim=2).float()
+
+    return frozen.TextEncoder(
+        spec, lambda text: [int(word) for word in text.split()], forward, device="cpu", special_ids=(101, 102)
+    )
+
+
+def test_long_reports_are_read_in_windows_between_special_tokens():
+    encoder = spy_encoder(context=10, windows=3, overlap=2)  # 8 words a window, 6 new ones
+    reports = [" ".join(str(i) for i in range(n)) for n in (14, 3, 8, 25)]
+    prepared = [encoder.prepare(report) for report in reports]
+    assert [(len(item), item.truncated) for item in prepared] == [(16, False), (5, False), (10, False), (22, True)]
+    output = encoder.encode(prepared)
+    assert output.lengths.tolist() == [16, 5, 10, 22]
+    assert output.truncated.tolist() == [False, False, False, True]
+    # Words 0-7 are read in one window, 6-13 in another: 6 comes from the first, 7 from the second.
+    first = [(101, 0), *((w, w + 1) for w in range(7)), *((w, w - 5) for w in range(7, 14)), (102, 9)]
+    assert output.tokens[0, :16].tolist() == [[i, place, 10] for i, place in first]
+    assert output.tokens[1, :5].tolist() == [[101, 0, 5], [0, 1, 5], [1, 2, 5], [2, 3, 5], [102, 4, 5]]
+    assert output.tokens[3, :22, 0].tolist() == [101, *range(20), 102]
+    assert not output.tokens[1, 5:].any()
+
+
+def test_windows_leave_reports_that_fit_alone():
+    encoders = [build(get_spec("tiny-text").with_long_text(how)) for how in ("truncate", "window")]
+    for n in (1, 31, 32):
+        one, other = (e.encode([e.prepare("word " * n)]).tokens for e in encoders)
+        assert torch.equal(one, other)
+    assert [len(e.prepare("word " * 40)) for e in encoders] == [32, 40]
+    assert encoders[1].prepare("word " * 1000).truncated
+    with pytest.raises(UnknownNameError, match=r"unknown way with long texts 'cut'\. Known: truncate, window"):
+        get_spec("tiny-text").with_long_text("cut")
+    with pytest.raises(ValueError, match="2 windows with overlap 32 do not fit 32"):
+        dataclasses.replace(get_spec("tiny-text").preprocessing, windows=2, overlap=32)
 
 
 # ---- tiny
