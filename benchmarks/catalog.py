@@ -26,7 +26,8 @@ from typing import Any
 import polars as pl
 
 from cli.info import QUESTIONS
-from cohorts.cohort import ATTRIBUTES
+from cohorts.cohort import ATTRIBUTES, cohort_key
+from cohorts.scheme import BY_SUBJECT
 from featurestore.featureset import FeatureSet, create_feature_set, list_feature_sets
 from featurestore.index import RowIndex
 from featurestore.layout import FeatureLayout
@@ -70,15 +71,16 @@ def make_store(root: Path, rows: int) -> FeatureSet:
 
 def make_cohort(folder: Path, n: int) -> None:
     """A cohort of the first items."""
+    key = cohort_key("r", BY_SUBJECT)
     ids = [item_id(i) for i in range(n)]
-    columns = {"cohort": "big", "cohort_key": "0" * 16, "sample": ids, "subject": [f"p{i // 4}" for i in range(n)]}
+    columns = {"cohort": "big", "cohort_key": key, "sample": ids, "subject": [f"p{i // 4}" for i in range(n)]}
     columns |= {"study": None, "image": ids, "text": None, "text_sha256": None}
     attributes = [pl.lit(None, dtype).alias(name) for name, dtype in ATTRIBUTES.items()]
     columns |= {"label": [i % 2 for i in range(n)], "label_name": [("no", "yes")[i % 2] for i in range(n)]}
-    write(pl.DataFrame(columns).with_columns(attributes), folder / ("0" * 16) / "samples.parquet")
+    write(pl.DataFrame(columns).with_columns(attributes), folder / key / "samples.parquet")
     counts = {"samples": n, "subjects": -(-n // 4), "images": n, "texts": 0}
-    pointer = {"format": 2, "name": "big", "key": "0" * 16, "builder": "table", "options": {}, "task": "binary"}
-    pointer |= {"classes": ["no", "yes"], "test_share": 0.2, "licence": "none", "counts": counts}
+    pointer = {"format": 3, "name": "big", "key": key, "builder": "table", "options": {}, "task": "binary"}
+    pointer |= {"classes": ["no", "yes"], "rows": "r", "splits": {}, "licence": "none", "counts": counts}
     (folder / "cohort.json").write_text(json.dumps(pointer))
 
 

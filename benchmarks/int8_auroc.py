@@ -67,7 +67,7 @@ def measure(made: dict[str, TokenTable], rows: list[dict[str, str]], task: str, 
     )
     scores = []
     for seed in range(seeds):
-        split = make_split(samples, seed=seed, test_share=0.2, classes=2)
+        split = make_split(samples, seed=seed, classes=2)
         sides = np.array(split.train, np.int64), np.array(split.test, np.int64)
         runs = (("float16", 2), ("int8", 2), ("float16", 10**6))
         scores.append([auroc(made[name], labels, sides, seed, epochs, masks) for name, masks in runs])

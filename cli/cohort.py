@@ -15,7 +15,15 @@ build = typer.Typer(no_args_is_help=True, help="Build a cohort from a source.")
 app.add_typer(build, name="build")
 
 NameArgument = Annotated[str, typer.Argument(help="The cohort's name: lower-case letters, digits, '.', '_', '-'.")]
-TestShareOption = Annotated[float, typer.Option(help="Share of the samples kept for the test, by subject.")]
+TestShareOption = Annotated[float, typer.Option(help="Share of the samples kept for the test.")]
+SplitOption = Annotated[
+    str, typer.Option("--split", help="subject: no patient on both sides. image: samples one by one, as in the paper.")
+]
+TestOption = Annotated[str, typer.Option("--test", help="per-seed: a test part for each seed. fixed: one for all.")]
+FoldsOption = Annotated[
+    int | None,
+    typer.Option(help="K folds, no test share: seed s tests on fold s mod K.", show_default="none"),
+]
 GroupOption = Annotated[
     bool, typer.Option("--group", help="If this makes the store: let its folder's group read and write it too.")
 ]
@@ -32,6 +40,9 @@ def build_table(
     text_col: Annotated[str | None, typer.Option(help="Column of the report; blank where there is none.")] = None,
     subject_col: Annotated[str | None, typer.Option(help="Column of the patient: splits keep patients whole.")] = None,
     id_col: Annotated[str | None, typer.Option(help="Column of a unique id.", show_default="the image column")] = None,
+    sex_col: Annotated[str | None, typer.Option(help="Column of the sex, for `radfs cohort audit`.")] = None,
+    age_col: Annotated[str | None, typer.Option(help="Column of the age in years, for the same.")] = None,
+    view_col: Annotated[str | None, typer.Option(help="Column of the projection (AP, PA), for the same.")] = None,
     image_root: Annotated[
         Path | None, typer.Option(help="Folder of the images.", show_default="the records' folder")
     ] = None,
@@ -44,7 +55,10 @@ def build_table(
         ),
     ] = None,
     licence: Annotated[str, typer.Option(help="Licence of the data; `radfs info` shows it.")] = "not stated",
+    split: SplitOption = "subject",
+    test: TestOption = "per-seed",
     test_share: TestShareOption = 0.2,
+    folds: FoldsOption = None,
     replace: ReplaceOption = False,
     group: GroupOption = False,
     store: StoreOption = DEFAULT_STORE,
@@ -54,6 +68,7 @@ def build_table(
     Example: `radfs cohort build table mine --records records.csv --image-col file --text-col report --label-col
     finding --subject-col patient_id`
     """
+    from cohorts import SplitScheme
     from cohorts import build_table as build_cohort
     from featurestore.store import open_store
 
@@ -66,11 +81,14 @@ def build_table(
         text_col=text_col,
         subject_col=subject_col,
         id_col=id_col,
+        sex_col=sex_col,
+        age_col=age_col,
+        view_col=view_col,
         image_root=image_root,
         bins=bins,
         dataset=dataset,
         licence=licence,
-        test_share=test_share,
+        splits=SplitScheme(test_share=test_share, unit=split, test=test, folds=folds),
         replace=replace,
     )
     _print(report)
@@ -85,7 +103,10 @@ def build_phantom(
     kind: Annotated[str, typer.Option(help="prognosis (the label follows the patient) or diagnosis (the report).")] = (
         "prognosis"
     ),
+    split: SplitOption = "subject",
+    test: TestOption = "per-seed",
     test_share: TestShareOption = 0.2,
+    folds: FoldsOption = None,
     replace: ReplaceOption = False,
     group: GroupOption = False,
     store: StoreOption = DEFAULT_STORE,
@@ -94,6 +115,7 @@ def build_phantom(
 
     Example: `radfs cohort build phantom practice --subjects 300 --seed 1`
     """
+    from cohorts import SplitScheme
     from cohorts import build_phantom as build_cohort
     from featurestore.store import open_store
 
@@ -103,7 +125,7 @@ def build_phantom(
         subjects=subjects,
         seed=seed,
         kind=kind,
-        test_share=test_share,
+        splits=SplitScheme(test_share=test_share, unit=split, test=test, folds=folds),
         replace=replace,
     )
     _print(report)

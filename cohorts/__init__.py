@@ -4,7 +4,9 @@ from .build import BuildReport
 from .cohort import Cohort, list_cohorts, load_cohort, load_excluded, load_flow
 from .describe import cohort_items, describe_cohort
 from .phantom import build_phantom
-from .splits import Split, make_split, save_split
+from .scheme import SplitScheme
+from .split_files import save_split
+from .splits import Split, make_split
 from .table import build_table
 
 COHORT_BUILDERS = {
@@ -19,6 +21,7 @@ __all__ = [
     "BuildReport",
     "Cohort",
     "Split",
+    "SplitScheme",
     "build_phantom",
     "build_table",
     "cohort_items",

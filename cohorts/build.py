@@ -21,13 +21,14 @@ from .cohort import (
     SAMPLE_SCHEMA,
     Cohort,
     check_name,
-    cohort_key,
     folder,
     list_cohorts,
     load_cohort,
+    rows_key,
     save_cohort,
 )
 from .flow import Flow, FlowStep
+from .scheme import SplitScheme
 
 ROW_SCHEMA = pl.Schema(
     {
@@ -109,7 +110,7 @@ def draft_cohort(
     builder: str,
     options: Mapping[str, Any],
     classes: tuple[str, ...],
-    test_share: float,
+    scheme: SplitScheme,
     licence: str,
     dataset: str | None = None,
     notes: tuple[str, ...] = (),
@@ -124,20 +125,18 @@ def draft_cohort(
         builder: name in `COHORT_BUILDERS`.
         options: what the builder was given; kept with the cohort, not in its key.
         classes: names of the classes.
-        test_share: share of the samples on the test side.
+        scheme: how the cohort is to be split.
         licence: of the data.
         dataset: ids of samples and items are `<dataset>/<row id>`; None for the cohort's name.
         notes: lines for the report.
-        recipe: see `cohort_key`.
+        recipe: see `rows_key`.
 
     Raises:
-        DataError: a name or test share that is not allowed.
+        DataError: a name that is not allowed.
     """
     check_name(name)
     dataset = name if dataset is None else dataset
     check_name(dataset, what="dataset")
-    if not 0 < test_share < 1:
-        raise DataError(f"test share {test_share} is outside (0, 1): 0.2 keeps one sample in five for the test.")
     rows = _with_optional(rows).sort("id")
     item, text_item = (pl.format("{}/{}", pl.lit(dataset), column) for column in ("id", "text_id"))
     samples = rows.select(
@@ -153,10 +152,10 @@ def draft_cohort(
     ).cast(SAMPLE_SCHEMA)
     cohort = Cohort(
         name=name,
-        key=cohort_key(dataset, samples, classes=classes, test_share=test_share, recipe=recipe),
+        rows_key=rows_key(dataset, samples, classes=classes, recipe=recipe),
         task="binary" if len(classes) == 2 else "multiclass",
         classes=classes,
-        test_share=test_share,
+        scheme=scheme,
         licence=licence,
         samples=samples,
         builder=builder,
@@ -312,8 +311,8 @@ def _changes(known: Cohort, new: Cohort) -> str:
         for name in names
         if before.get(name, 0) != after.get(name, 0)
     ]
-    if known.test_share != new.test_share:
-        changes.append(f"test share {known.test_share} -> {new.test_share}")
+    if known.scheme != new.scheme:
+        changes.append(f"splits {known.scheme} -> {new.scheme}")
     return ", ".join(changes) or "the counts are the same, but ids, subjects, labels, texts or images differ"
 
 

@@ -4,6 +4,7 @@
     cohorts/<name>/<key>/samples.parquet    the samples
     cohorts/<name>/<key>/flow.parquet       how many rows every step of the building left
     cohorts/<name>/<key>/excluded.parquet   which rows were left out, and why
+    cohorts/<name>/<key>/imported.parquet   the splits, where they were imported
 
 Knows nothing of where samples come from (the builders do) nor of models.
 """
@@ -23,14 +24,26 @@ from featurestore.remote import StorePath
 from featurestore.store import Store
 
 from .flow import EXCLUDED_SCHEMA, FLOW_SCHEMA
+from .imported import IMPORTED_SCHEMA, imported_split
+from .scheme import SplitScheme
+from .splits import Split, make_split
 
-FORMAT = 2
+FORMAT = 3
 """Version of the files above."""
 
-ATTRIBUTES = pl.Schema({"sex": pl.String, "age": pl.Float64, "view": pl.String, "acquired": pl.Datetime("us")})
+ATTRIBUTES = pl.Schema(
+    {
+        "sex": pl.String,
+        "age": pl.Float64,
+        "view": pl.String,
+        "acquired": pl.Datetime("us"),
+        "source_split": pl.String,
+    }
+)
 """What is known of a sample beside its label, for subgroups and audits: `sex` F or M, `age` in years, `view` as the
-source names it (AP, PA), `acquired` when the image was taken (shifted, where the source shifts dates). Each may be
-null. They change no training, so they are not in a cohort's key."""
+source names it (AP, PA), `acquired` when the image was taken (shifted, where the source shifts dates), `source_split`
+the part that the data's publishers put it into (train, validate, ...), which tells what an encoder may have seen. Each
+may be null. They change no training, so they are not in a cohort's key."""
 
 SAMPLE_SCHEMA = pl.Schema(
     {
@@ -50,7 +63,7 @@ study share its report), `text_sha256` is the hash of the report that the cohort
 of `label_name` in the cohort's classes; `study` may be null. Then `ATTRIBUTES`."""
 
 _POINTER = "cohort.json"
-_POINTER_KEYS = ("key", "builder", "options", "task", "classes", "test_share", "licence", "counts")
+_POINTER_KEYS = ("key", "builder", "options", "task", "classes", "rows", "splits", "licence", "counts")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 
@@ -60,25 +73,47 @@ class Cohort:
 
     Attributes:
         name: what the user calls it.
-        key: hash of all that changes numbers (`cohort_key`); neither name nor paths are in it.
+        rows_key: hash of the samples (`rows_key`): equal for two cohorts of the same rows, however they are split.
         task: "binary" (the positive class is the last one) or "multiclass".
         classes: names; label i is `classes[i]`.
-        test_share: share of the samples on the test side of every split.
+        scheme: how it is split.
         licence: of the data, as far as it was stated.
         samples: columns of `SAMPLE_SCHEMA`.
         builder: name in `COHORT_BUILDERS`.
         options: what the builder was given, and what it settled itself (bin edges).
+        imported: the splits that were imported, columns of `IMPORTED_SCHEMA`; None where they follow from `scheme`.
     """
 
     name: str
-    key: str
+    rows_key: str
     task: str
     classes: tuple[str, ...]
-    test_share: float
+    scheme: SplitScheme
     licence: str
     samples: pl.DataFrame
     builder: str
     options: Mapping[str, Any]
+    imported: pl.DataFrame | None = None
+
+    @property
+    def key(self) -> str:
+        """Hash of all that changes numbers: the rows and how they are split. Neither name nor paths are in it."""
+        return cohort_key(self.rows_key, self.scheme)
+
+    def split(self, seed: int, samples: pl.DataFrame | None = None) -> Split:
+        """The split of one seed.
+
+        Args:
+            seed: of the split.
+            samples: those of the cohort's samples that are to be split; None for all.
+
+        Raises:
+            DataError: too few subjects, or no imported split of this seed.
+        """
+        samples = self.samples if samples is None else samples
+        if self.imported is not None:
+            return imported_split(self.imported, samples, seed=seed, classes=len(self.classes), scheme=self.scheme)
+        return make_split(samples, seed=seed, classes=len(self.classes), scheme=self.scheme)
 
     def counts(self) -> dict[str, int]:
         """Samples, subjects, images, texts, and samples by class (`class <name>`)."""
@@ -101,15 +136,19 @@ def check_name(name: str, *, what: str = "cohort") -> None:
         )
 
 
-def cohort_key(
+def cohort_key(rows: str, scheme: SplitScheme) -> str:
+    """The content key of a cohort from that of its rows and how they are split."""
+    return content_key({"rows": rows, "splits": scheme.what()})
+
+
+def rows_key(
     dataset: str,
     samples: pl.DataFrame,
     *,
     classes: tuple[str, ...],
-    test_share: float,
     recipe: Mapping[str, Any] | None = None,
 ) -> str:
-    """The content key of a cohort: samples, labels, texts, classes and test share.
+    """The content key of a cohort's rows: samples, subjects, labels, texts and classes.
 
     The bytes of images are not in it (feature sets check those, item by item), nor is any name: ids count without
     the prefix `<dataset>/`.
@@ -118,7 +157,6 @@ def cohort_key(
         dataset: the first part of the ids.
         samples: columns of `SAMPLE_SCHEMA`, in the order of ids.
         classes: names of the classes.
-        test_share: share of the samples on the test side.
         recipe: for data that a generator makes, what else it is made from.
     """
 
@@ -130,7 +168,7 @@ def cohort_key(
         (local(sample), subject, study, local(image), text_sha256, label)
         for sample, subject, study, image, text_sha256, label in what.iter_rows()
     ]
-    return content_key({"samples": rows, "classes": classes, "test_share": test_share, "recipe": recipe})
+    return content_key({"samples": rows, "classes": classes, "recipe": recipe})
 
 
 def list_cohorts(store: Store) -> list[str]:
@@ -147,17 +185,18 @@ def load_cohort(store: Store, name: str) -> Cohort:
         DamageError: files are unreadable, or are not what was committed.
     """
     pointer = read_pointer(store, name)
-    samples = _read(store, name, pointer["key"], "samples", SAMPLE_SCHEMA)
+    scheme = pointer["scheme"]
     cohort = Cohort(
         name=name,
-        key=pointer["key"],
+        rows_key=pointer["rows"],
         task=pointer["task"],
         classes=tuple(pointer["classes"]),
-        test_share=pointer["test_share"],
+        scheme=scheme,
         licence=pointer["licence"],
-        samples=samples,
+        samples=_read(store, name, pointer["key"], "samples", SAMPLE_SCHEMA),
         builder=pointer["builder"],
         options=pointer["options"],
+        imported=_read(store, name, pointer["key"], "imported", IMPORTED_SCHEMA) if scheme.imported else None,
     )
     if cohort.counts() != pointer["counts"]:
         raise DamageError(
@@ -189,6 +228,8 @@ def save_cohort(store: Store, cohort: Cohort, *, flow: pl.DataFrame, excluded: p
     """
     target = folder(store, cohort.name, cohort.key)
     frames = {"samples": cohort.samples, "flow": flow, "excluded": excluded}
+    if cohort.imported is not None:
+        frames["imported"] = cohort.imported
     for name, frame in frames.items():
         path = target / f"{name}.parquet"
         stamped = frame.select(
@@ -204,7 +245,8 @@ def save_cohort(store: Store, cohort: Cohort, *, flow: pl.DataFrame, excluded: p
         "options": dict(cohort.options),
         "task": cohort.task,
         "classes": cohort.classes,
-        "test_share": cohort.test_share,
+        "rows": cohort.rows_key,
+        "splits": cohort.scheme.what(),
         "licence": cohort.licence,
         "counts": cohort.counts(),
     }
@@ -223,13 +265,16 @@ def read_pointer(store: Store, name: str) -> dict[str, Any]:
 
 
 def parse_pointer(path: StorePath) -> dict[str, Any]:
-    """Read and check one `cohort.json`."""
+    """Read and check one `cohort.json`; under "scheme" its `SplitScheme`."""
     try:
         pointer = json.loads(path.read_bytes())
         version = pointer["format"]
         if version == FORMAT:
             _ = [pointer[key] for key in _POINTER_KEYS]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+            pointer["scheme"] = SplitScheme.of(pointer["splits"])
+            if pointer["key"] != cohort_key(pointer["rows"], pointer["scheme"]):
+                raise ValueError("the key is not that of the rows and splits")
+    except (OSError, ValueError, KeyError, TypeError, DataError) as error:
         raise DamageError(f"{path} cannot be read ({type(error).__name__}). Build it again with --replace.") from error
     if version != FORMAT:
         raise StoreError(

@@ -28,7 +28,7 @@ def describe_cohort(store: Store, name: str) -> list[str]:
         f"cohort {cohort.name} (key {cohort.key}), made by {cohort.builder}; licence: {cohort.licence}",
         f"{counts['samples']:,} samples of {counts['subjects']:,} subjects; {counts['images']:,} with an image, "
         f"{counts['texts']:,} with a report",
-        f"{cohort.task}; test share {cohort.test_share:g}; splits by subject",
+        f"{cohort.task}; splits: {cohort.scheme}",
         *_subject_warning(cohort),
         "",
         "classes",

@@ -22,11 +22,12 @@ from featurestore.fsio import publish_folder
 from featurestore.keys import content_key, stream_seed
 from featurestore.store import Store
 
-from .build import ROW_SCHEMA, BuildReport, commit, draft_cohort
+from .build import BuildReport, commit, draft_cohort
 from .cohort import check_name
 from .flow import Flow
 from .phantom_draw import FINDINGS, VERSION, Finding, draw_chest
 from .phantom_text import write_report
+from .scheme import BY_SUBJECT, SplitScheme
 
 KINDS = ("prognosis", "diagnosis")
 _CLASSES = {"prognosis": ("no event", "event"), "diagnosis": ("no effusion", "effusion")}
@@ -87,7 +88,7 @@ def build_phantom(
     image_px: int = PhantomSpec.image_px,
     images_per_subject: int = PhantomSpec.images_per_subject,
     without_text: float = PhantomSpec.without_text,
-    test_share: float = 0.2,
+    splits: SplitScheme = BY_SUBJECT,
     replace: bool = False,
 ) -> BuildReport:
     """Make a phantom cohort; its images go to `<store>/phantom/<name>/images/`. See `PhantomSpec` for the knobs.
@@ -97,7 +98,7 @@ def build_phantom(
     Args:
         store: where it goes.
         name: the cohort's name.
-        test_share: share of the samples on the test side.
+        splits: how the cohort is to be split.
         replace: whether a cohort of this name with other content may be replaced.
 
     Raises:
@@ -116,7 +117,7 @@ def build_phantom(
     images = folder / "phantom" / name / "images" / content_key(recipe)
     rows = patients.with_columns(
         pl.format("{}/{}.png", pl.lit(str(images)), "id").alias("image_path"), pl.lit(None).alias("study")
-    ).select(ROW_SCHEMA.names())
+    ).select("id", "subject", "study", "image_path", "text", "label")
     draft = draft_cohort(
         name,
         rows,
@@ -124,7 +125,7 @@ def build_phantom(
         builder="phantom",
         options=asdict(spec),
         classes=_CLASSES[spec.kind],
-        test_share=test_share,
+        scheme=splits,
         licence="CC0-1.0 (synthetic)",
         notes=() if folder is store.root else (f"its images are on this machine alone: {images}",),
         recipe=recipe,

@@ -12,7 +12,7 @@ from .cohort import parse_pointer
 
 def _load_cohort(path: StorePath) -> pl.DataFrame:
     pointer = parse_pointer(path)
-    counts = pointer["counts"]
+    counts, scheme = pointer["counts"], pointer["scheme"]
     return pl.DataFrame(
         {
             "cohort": pointer["name"],
@@ -24,7 +24,13 @@ def _load_cohort(path: StorePath) -> pl.DataFrame:
             "n_subjects": counts["subjects"],
             "n_images": counts["images"],
             "n_texts": counts["texts"],
-            "test_share": pointer["test_share"],
+            "rows_key": pointer["rows"],
+            "split_unit": scheme.unit,
+            "split_test": scheme.test,
+            "test_share": None if scheme.folds or scheme.imported else scheme.test_share,
+            "held_out_share": None if scheme.imported else scheme.held_out_share,
+            "folds": scheme.folds,
+            "imported_splits": scheme.imported,
             "licence": pointer["licence"],
             "options": json.dumps(pointer["options"], ensure_ascii=False),
         }
@@ -32,7 +38,7 @@ def _load_cohort(path: StorePath) -> pl.DataFrame:
 
 
 _COHORT = Column("cohort", "TEXT", "name of the cohort")
-_KEY = Column("cohort_key", "TEXT", "hash of samples, labels, texts, classes, test share; a replaced version differs")
+_KEY = Column("cohort_key", "TEXT", "hash of the rows and how they are split; a replaced version differs")
 _SAMPLE = Column("sample", "TEXT", "id of the sample: dataset/key, as its items")
 
 TABLES = (
@@ -49,7 +55,13 @@ TABLES = (
             Column("n_subjects", "INTEGER", "subjects (patients)"),
             Column("n_images", "INTEGER", "samples with an image"),
             Column("n_texts", "INTEGER", "samples with a report"),
-            Column("test_share", "DOUBLE", "share of the samples on the test side of a split, 0 to 1"),
+            Column("rows_key", "TEXT", "hash of samples, labels, texts and classes: equal however they are split"),
+            Column("split_unit", "TEXT", "what is never in two parts: subject, or image (images fall one by one)"),
+            Column("split_test", "TEXT", "per-seed, or fixed: one test part for all seeds"),
+            Column("test_share", "DOUBLE", "share of the samples on the test side, 0 to 1; null for folds, imports"),
+            Column("held_out_share", "DOUBLE", "share set aside, neither trained nor tested on; null for imports"),
+            Column("folds", "INTEGER", "K of a grouped k-fold, null where there is none"),
+            Column("imported_splits", "TEXT", "hash of the imported splits; null where they follow from a seed"),
             Column("licence", "TEXT", "licence of the data, as stated"),
             Column("options", "JSON", "what the builder was given, and what it settled itself (bin edges)"),
         ),
@@ -74,6 +86,7 @@ TABLES = (
             Column("age", "DOUBLE", "age in years; null where it is not known"),
             Column("view", "TEXT", "view of the image, such as AP or PA; null where it is not known"),
             Column("acquired", "TIMESTAMP", "when the image was taken, shifted where the source shifts dates"),
+            Column("source_split", "TEXT", "part that the data's publishers put it into, such as train; null if none"),
         ),
         "cohorts/*/*/samples.parquet",
     ),
@@ -87,7 +100,7 @@ TABLES = (
             _COHORT,
             Column("seed", "BIGINT", "seed that the split came from"),
             _SAMPLE,
-            Column("part", "TEXT", "train or test"),
+            Column("part", "TEXT", "train, test, or held out (set aside)"),
             Column("rank", "INTEGER", "place in the part's seeded, label-balanced order, from 0"),
         ),
         "cohorts/*/splits/*.parquet",

@@ -1,8 +1,8 @@
 """Train and test sides of a cohort, by subject, and nested training subsets that are balanced by label.
 
-Everything follows from hashes of (seed, stream, subject or sample), so a split is the same on every platform, for
-every order of the rows, and under every version of polars and numpy. Knows samples, subjects and labels; not where
-they lie, nor what is trained on them.
+Everything follows from hashes of (seed, stream, unit or sample), so a split is the same on every platform, for every
+order of the rows, and under every version of polars and numpy. Knows samples, subjects and labels; not where they
+lie, nor what is trained on them.
 """
 
 import math
@@ -16,45 +16,42 @@ from itertools import accumulate
 import polars as pl
 
 from featurestore.errors import DataError
-from featurestore.fsio import write_parquet
 from featurestore.keys import content_key, seeded_order_key
-from featurestore.store import Store
 
-from .cohort import Cohort
+from .scheme import BY_SUBJECT, SplitScheme
 
-SPLIT_SCHEMA = pl.Schema(
-    {
-        "split": pl.String,
-        "cohort": pl.String,
-        "seed": pl.Int64,
-        "sample": pl.String,
-        "part": pl.String,
-        "rank": pl.Int32,
-    }
-)
-"""One row a sample of a stored split: `part` is train or test, `rank` its place in that part's seeded order."""
+PARTS = ("train", "test", "held out")
+"""Names of the parts of a split in files and tables."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """The two sides of one seed: sample ids, each side in its seeded, label-balanced order of subjects.
+    """The parts of one seed: sample ids, each part in its seeded, label-balanced order of units.
+
+    The unit of splitting is the subject, or the sample itself where images are split one by one (`SplitScheme.unit`).
 
     Attributes:
         train: ids of the training samples.
         test: ids of the test samples.
-        subjects: the subject of each training sample, in the order of `train`; a subject's samples are neighbours.
+        held_out: ids of the samples that are set aside (`SplitScheme.held_out_share`); mostly none.
+        units: the unit of each training sample, in the order of `train`; the samples of a unit are neighbours.
         labels: the class of each training sample, in the order of `train`.
     """
 
     train: tuple[str, ...]
     test: tuple[str, ...]
-    subjects: tuple[str, ...]
+    held_out: tuple[str, ...]
+    units: tuple[str, ...]
     labels: tuple[int, ...]
 
     @cached_property
     def key(self) -> str:
-        """The content hash of both sides and their order."""
-        return content_key({"train": self.train, "test": self.test})
+        """The content hash of all parts and their order; ids count without the data set of `dataset/key`."""
+        return content_key({part: [local_id(sample) for sample in ids] for part, ids in self.parts().items()})
+
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        """The ids of every part, by its name (`PARTS`)."""
+        return dict(zip(PARTS, (self.train, self.test, self.held_out), strict=True))
 
     def subset(self, fraction: float) -> tuple[str, ...]:
         """The first floor(`fraction` * n) training samples, so that a smaller subset lies inside a larger one.
@@ -77,12 +74,12 @@ class Split:
     def inner(self, fraction: float, share: float = 0.2) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The samples of `subset(fraction)` in two parts: to train on, and to choose on (an epoch, an option).
 
-        So that the test part is never the one that chose. A subject stands in one part only, and in the same one at
-        every fraction: both parts of a smaller fraction lie inside those of a larger one.
+        So that the test part is never the one that chose. A subject (a unit) stands in one part only, and in the same
+        one at every fraction: both parts of a smaller fraction lie inside those of a larger one.
 
         Args:
             fraction: of the training samples, both parts together.
-            share: of them, what goes to the validation part: about so much of every class, in whole subjects.
+            share: of them, what goes to the validation part: about so much of every class, in whole units.
 
         Returns:
             Ids of the training part and of the validation part, each in the order of `train`.
@@ -93,12 +90,12 @@ class Split:
         if not 0 < share < 1:
             raise DataError(f"validation share {share} is outside (0, 1): 0.2 keeps one training sample in five.")
         if share not in self._chosen:
-            self._chosen[share] = self._validation_subjects(_decimal(share))
+            self._chosen[share] = self._validation_units(_decimal(share))
         chosen = self._chosen[share]
         subset = self.subset(fraction)
         parts: tuple[list[str], list[str]] = ([], [])
-        for sample, subject in zip(subset, self.subjects, strict=False):
-            parts[subject in chosen].append(sample)
+        for sample, unit in zip(subset, self.units, strict=False):
+            parts[unit in chosen].append(sample)
         for what, part in zip(("training", "validation"), parts, strict=True):
             if not part:
                 raise DataError(
@@ -109,103 +106,107 @@ class Split:
 
     @cached_property
     def _chosen(self) -> dict[float, set[str]]:
-        """What `_validation_subjects` gave, by share: a grid asks for every run."""
+        """What `_validation_units` gave, by share: a grid asks for every run."""
         return {}
 
-    def _validation_subjects(self, share: Fraction) -> set[str]:
-        """The training subjects that go to the validation part.
+    def _validation_units(self, share: Fraction) -> set[str]:
+        """The training units that go to the validation part.
 
         Decided one by one in the order of `train`, each from what came before it, so that a prefix decides alike.
-        A subject of m samples goes if its stratum k (that of its most frequent label) lags behind:
+        A unit of m samples goes if its stratum k (that of its most frequent label) lags behind:
         share * (n_k + m) + phase_k * m >= v_k + m, for n_k samples of the stratum so far, v_k of them gone. One phase
         for all would let every stratum wait for the same moment; with phases spread over [0, 1 - share) the parts have
-        the right size together, the rarest class comes first, and the first subject of a class always trains.
+        the right size together, the rarest class comes first, and the first unit of a class always trains.
         """
         rows: dict[str, list[int]] = {}
-        for subject, label in zip(self.subjects, self.labels, strict=True):
-            rows.setdefault(subject, []).append(label)
+        for unit, label in zip(self.units, self.labels, strict=True):
+            rows.setdefault(unit, []).append(label)
         total = Counter(self.labels)
         rarest_first = sorted(total, key=lambda k: (total[k], k))
         c = len(total)
         phase = {k: (1 - share) * Fraction(2 * (c - i) - 1, 2 * c) for i, k in enumerate(rarest_first)}
         n, gone = Counter[int](), Counter[int]()
         chosen = set()
-        for subject, labels in rows.items():
+        for unit, labels in rows.items():
             k, m = _stratum(Counter(labels), total), len(labels)
             n[k] += m
             if share * n[k] + phase[k] * m >= gone[k] + m:
                 gone[k] += m
-                chosen.add(subject)
+                chosen.add(unit)
         return chosen
 
 
-def make_split(samples: pl.DataFrame, *, seed: int, test_share: float, classes: int) -> Split:
-    """Split samples by subject, for one seed.
+def make_split(samples: pl.DataFrame, *, seed: int, classes: int, scheme: SplitScheme = BY_SUBJECT) -> Split:
+    """Split samples for one seed, as a scheme says.
 
-    Subjects stand in a seeded order in which every prefix has about the label shares of the whole (`_balanced`). The
-    test side takes whole subjects from the front until it is nearest to floor(test_share * N) samples. The rest is
-    put into an order of its own, independent of the first, of which `Split.subset` takes prefixes.
+    Units stand in a seeded order in which every prefix has about the label shares of the whole (`_balanced`). The
+    test part takes whole units from the front until it is nearest to the number that is wanted, N - floor((1 -
+    test_share) * N), so that the training side has the floor of its share; what is held out comes next; of K folds
+    each takes the next K-th. The rest is put into an order of its own, independent of the first, of which
+    `Split.subset` takes prefixes.
 
     Args:
         samples: columns `sample`, `subject`, `label` (0 to classes - 1), one row a sample.
         seed: the seed of the run (or of the splits, where a grid fixes them).
-        test_share: share of the samples on the test side, in (0, 1).
         classes: number of classes.
+        scheme: how to split.
 
     Raises:
-        DataError: a sample without subject or twice, a label outside the classes, fewer than two subjects.
+        DataError: a sample without subject or twice, a label outside the classes, too few units.
     """
-    if not 0 < test_share < 1:
-        raise DataError(f"test share {test_share} is outside (0, 1): 0.2 keeps one sample in five for the test.")
-    subjects = _subjects(samples, classes)
-    if len(subjects) < 2:
-        raise DataError(
-            f"{samples.height} samples of {len(subjects)} subject cannot be split: a subject is never on both sides, "
-            "so two subjects are the least."
-        )
-    order = _balanced(subjects, seed=seed, stream="split", classes=classes)
-    target = math.floor(_decimal(test_share) * samples.height)
-    sizes = list(accumulate(len(subjects[s]) for s in order))
-    n_test = min(range(1, len(order)), key=lambda n: abs(sizes[n - 1] - target))
-    train = {s: subjects[s] for s in order[n_test:]}
-    train_order = _balanced(train, seed=seed, stream="subset", classes=classes)
+    if scheme.imported is not None:
+        raise DataError("imported splits are read, not made: use Cohort.split.")
+    units = _units(samples, classes, scheme.unit)
+    _check_enough(units, samples, scheme)
+    test, held_out = _sides(units, samples.height, seed=seed, classes=classes, scheme=scheme)
+    aside = [sample for unit in (*test, *held_out) for sample, _ in units[unit]]
+    train = samples.filter(~pl.col("sample").is_in(pl.Series(aside, dtype=pl.String).implode()))
     return as_split(
         samples,
-        train=_sample_order(train, train_order, seed=seed),
-        test=_sample_order(subjects, order[:n_test], seed=seed),
+        unit=scheme.unit,
+        train=ordered(train, seed=seed, classes=classes, unit=scheme.unit),
+        test=_sample_order(units, test, seed=seed),
+        held_out=_sample_order(units, held_out, seed=seed),
     )
 
 
-def as_split(samples: pl.DataFrame, *, train: tuple[str, ...], test: tuple[str, ...]) -> Split:
-    """The split with these sides, whose subjects and labels stand in `samples` (columns as in `make_split`)."""
+def ordered(samples: pl.DataFrame, *, seed: int, classes: int, unit: str) -> tuple[str, ...]:
+    """The ids of these training samples in the seeded, balanced order that `make_split` would give them."""
+    units = _units(samples, classes, unit)
+    return _sample_order(units, _balanced(units, seed=seed, stream="subset", classes=classes), seed=seed)
+
+
+def as_split(
+    samples: pl.DataFrame,
+    *,
+    train: tuple[str, ...],
+    test: tuple[str, ...],
+    held_out: tuple[str, ...] = (),
+    unit: str = "subject",
+) -> Split:
+    """The split with these parts, whose subjects and labels stand in `samples` (columns as in `make_split`)."""
     known = {sample: (subject, label) for sample, subject, label in samples.select(_COLUMNS).iter_rows()}
     return Split(
         train=train,
         test=test,
-        subjects=tuple(known[sample][0] for sample in train),
+        held_out=held_out,
+        units=tuple(known[sample][0] if unit == "subject" else local_id(sample) for sample in train),
         labels=tuple(known[sample][1] for sample in train),
     )
 
 
-def save_split(store: Store, cohort: Cohort, split: Split, seed: int) -> None:
-    """Write the truth file of a split, `cohorts/<name>/splits/<key>.parquet`, unless it is there."""
-    path = store.cohorts / cohort.name / "splits" / f"{split.key}.parquet"
-    if path.exists():
-        return
-    parts = [("train", split.train), ("test", split.test)]
-    rows = [
-        (split.key, cohort.name, seed, sample, part, rank) for part, ids in parts for rank, sample in enumerate(ids)
-    ]
-    write_parquet(path, pl.DataFrame(rows, schema=SPLIT_SCHEMA, orient="row"))
+def local_id(sample: str) -> str:
+    """A sample's id without its data set, `dataset/key`: the same rows under another name are split alike."""
+    return sample.partition("/")[2] or sample
 
 
 _COLUMNS = ("sample", "subject", "label")
-_Subjects = Mapping[str, Sequence[tuple[str, int]]]
-"""(sample, label) of every sample, by subject."""
+_Units = Mapping[str, Sequence[tuple[str, int]]]
+"""(sample, label) of every sample, by unit."""
 
 
-def _subjects(samples: pl.DataFrame, classes: int) -> _Subjects:
-    subjects: dict[str, list[tuple[str, int]]] = {}
+def _units(samples: pl.DataFrame, classes: int, unit: str) -> _Units:
+    units: dict[str, list[tuple[str, int]]] = {}
     seen: set[str] = set()
     for sample, subject, label in samples.select(_COLUMNS).iter_rows():
         if subject is None:
@@ -215,37 +216,80 @@ def _subjects(samples: pl.DataFrame, classes: int) -> _Subjects:
         if sample in seen:
             raise DataError(f"sample {sample} stands more than once in the cohort.")
         seen.add(sample)
-        subjects.setdefault(subject, []).append((sample, label))
-    return subjects
+        units.setdefault(subject if unit == "subject" else local_id(sample), []).append((sample, label))
+    return units
 
 
-def _balanced(subjects: _Subjects, *, seed: int, stream: str, classes: int) -> list[str]:
-    """The subjects in a seeded order whose prefixes have about the label shares of the whole.
+def _check_enough(units: _Units, samples: pl.DataFrame, scheme: SplitScheme) -> None:
+    least = scheme.folds or (3 if scheme.held_out_share else 2)
+    if len(units) < least:
+        raise DataError(
+            f"{samples.height} samples of {len(units)} {scheme.unit}{'' if len(units) == 1 else 's'} cannot be split "
+            f"{scheme}: no {scheme.unit} is in two parts, so {least} {scheme.unit}s are the least."
+        )
 
-    A subject belongs to the stratum of its most frequent label. Each step takes the next subject, in hash order, of
+
+def _sides(
+    units: _Units, n_all: int, *, seed: int, classes: int, scheme: SplitScheme
+) -> tuple[Sequence[str], Sequence[str]]:
+    """The units of the test part and those held out."""
+    if scheme.folds is not None:
+        order = _balanced(units, seed=seed // scheme.folds, stream="split", classes=classes)
+        targets = [n_all * k // scheme.folds for k in range(1, scheme.folds)]
+        cuts = [0, *_cuts(units, order, targets), len(order)]
+        fold = seed % scheme.folds
+        return order[cuts[fold] : cuts[fold + 1]], ()
+    order = _balanced(units, seed=0 if scheme.test == "fixed" else seed, stream="split", classes=classes)
+    test, aside = _decimal(scheme.test_share), _decimal(scheme.test_share) + _decimal(scheme.held_out_share)
+    # Counted from the training side, which has the floor of its share.
+    n_test, n_aside = (n_all - math.floor((1 - share) * n_all) for share in (test, aside))
+    if not scheme.held_out_share:
+        (cut,) = _cuts(units, order, [n_test])
+        return order[:cut], ()
+    first, second = _cuts(units, order, [n_test, n_aside])
+    return order[:first], order[first:second]
+
+
+def _cuts(units: _Units, order: Sequence[str], targets: Sequence[int]) -> list[int]:
+    """Where to cut the order, so that as many samples as each target says stand before it, as nearly as units allow.
+
+    No part between two cuts is empty.
+    """
+    sizes = [0, *accumulate(len(units[unit]) for unit in order)]
+    cuts: list[int] = []
+    for left, target in zip(range(len(targets), 0, -1), targets, strict=True):
+        possible = range(cuts[-1] + 1 if cuts else 1, len(order) - left + 1)
+        cuts.append(min(possible, key=lambda n: abs(sizes[n] - target)))
+    return cuts
+
+
+def _balanced(units: _Units, *, seed: int, stream: str, classes: int) -> list[str]:
+    """The units in a seeded order whose prefixes have about the label shares of the whole.
+
+    A unit belongs to the stratum of its most frequent label. Each step takes the next one, in hash order, of
     the stratum whose label lags most: the largest share_k * n - taken_k, counted in samples and kept in integers
     (total_k * n - taken_k * N), so that no rounding can decide a tie.
 
-    Where each subject has one label only, no label is ever ahead of its share by more than M samples, nor behind by
-    more than (classes - 1) * M, for M the size of the largest subject: who is taken was not ahead before, and the
-    deficits sum to zero.
+    Where each unit has one label only, no label is ever ahead of its share by more than M samples, nor behind by more
+    than (classes - 1) * M, for M the size of the largest unit: who is taken was not ahead before, and the deficits sum
+    to zero.
     """
-    counts = {s: Counter(label for _, label in rows) for s, rows in subjects.items()}
+    counts = {unit: Counter(label for _, label in rows) for unit, rows in units.items()}
     total = sum(counts.values(), Counter[int]())
     strata: list[list[str]] = [[] for _ in range(classes)]
-    for subject, count in counts.items():
-        strata[_stratum(count, total)].append(subject)
+    for unit, count in counts.items():
+        strata[_stratum(count, total)].append(unit)
     for stratum in strata:
-        # Backwards, so that the next subject is popped from the end.
-        stratum.sort(key=lambda s: (seeded_order_key(seed, stream, s), s), reverse=True)
+        # Backwards, so that the next unit is popped from the end.
+        stratum.sort(key=lambda unit: (seeded_order_key(seed, stream, unit), unit), reverse=True)
 
     n_all, n, taken, order = total.total(), 0, [0] * classes, []
     waiting = [k for k in range(classes) if strata[k]]
     while waiting:
         k = max(waiting, key=lambda k: (total[k] * n - taken[k] * n_all, -k))
-        subject = strata[k].pop()
-        order.append(subject)
-        for label, m in counts[subject].items():
+        unit = strata[k].pop()
+        order.append(unit)
+        for label, m in counts[unit].items():
             taken[label] += m
             n += m
         if not strata[k]:
@@ -254,20 +298,17 @@ def _balanced(subjects: _Subjects, *, seed: int, stream: str, classes: int) -> l
 
 
 def _stratum(count: Counter[int], total: Counter[int]) -> int:
-    """The most frequent label of a subject; of equals the one that is rarest in all."""
+    """The most frequent label of a unit; of equals the one that is rarest in all."""
     return min(count, key=lambda k: (-count[k], total[k], k))
 
 
-def _sample_order(subjects: _Subjects, order: Sequence[str], *, seed: int) -> tuple[str, ...]:
-    """The samples of `subjects` in this `order`; inside a subject by hash.
-
-    The hash leaves the data set out of `dataset/key`, so that the same rows under another name are split alike.
-    """
+def _sample_order(units: _Units, order: Sequence[str], *, seed: int) -> tuple[str, ...]:
+    """The samples of these units in this order; inside a unit by hash."""
 
     def place(sample: str) -> tuple[bytes, str]:
-        return seeded_order_key(seed, "sample", sample.partition("/")[2] or sample), sample
+        return seeded_order_key(seed, "sample", local_id(sample)), sample
 
-    return tuple(sample for s in order for sample in sorted((name for name, _ in subjects[s]), key=place))
+    return tuple(sample for unit in order for sample in sorted((name for name, _ in units[unit]), key=place))
 
 
 def _decimal(share: float) -> Fraction:

@@ -14,9 +14,11 @@ import polars as pl
 from featurestore.errors import DataError, unknown_name
 from featurestore.store import Store
 
+from .attributes import clean_attributes
 from .build import ROW_SCHEMA, BuildReport, commit, draft_cohort
 from .flow import Flow
 from .labels import Labels, as_bins, as_classes, as_numbers
+from .scheme import BY_SUBJECT, SplitScheme
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _MAX_ID_LENGTH = 500
@@ -34,10 +36,13 @@ def build_table(
     text_col: str | None = None,
     subject_col: str | None = None,
     id_col: str | None = None,
+    sex_col: str | None = None,
+    age_col: str | None = None,
+    view_col: str | None = None,
     image_root: str | os.PathLike[str] | None = None,
     bins: int | None = None,
     dataset: str | None = None,
-    test_share: float = 0.2,
+    splits: SplitScheme = BY_SUBJECT,
     licence: str = "not stated",
     replace: bool = False,
 ) -> BuildReport:
@@ -52,11 +57,12 @@ def build_table(
         text_col: the report.
         subject_col: the patient: the unit of splitting. Without it every row counts as a subject of its own.
         id_col: id of the row; else the value of `image_col`, else the row's number (`row-000001`).
+        sex_col, age_col, view_col: what only describes a sample: for the audit and for results by subgroup.
         image_root: folder that the image paths are relative to; else the table's own folder.
         bins: cut a numeric label into this many bins of about equal size.
         dataset: first part of the items' ids; None for the cohort's name. Cohorts of one dataset (several labels of
             one table) share images and reports, which are embedded once.
-        test_share: share of the samples on the test side.
+        splits: how the cohort is to be split.
         licence: of the data.
         replace: whether a cohort of this name with other content may be replaced.
 
@@ -69,6 +75,7 @@ def build_table(
     table = Path(records).expanduser()
     root = Path(os.path.abspath(Path(image_root).expanduser() if image_root is not None else table.parent))  # noqa: PTH100
     roles = {"image": image_col, "text": text_col, "label": label_col, "subject": subject_col, "id": id_col}
+    roles |= {"sex": sex_col, "age": age_col, "view": view_col}
     frame = _with_roles(_read(table), roles, table)
     if image_col is not None and not root.is_dir():
         raise DataError(f"image root {root} is not a folder. Name the folder of the images with --image-root.")
@@ -76,11 +83,12 @@ def build_table(
     flow = Flow(frame.height, f"rows in {table.name}")
     frame = _resolve_images(_drop_unusable(frame, flow, needs_subject=subject_col is not None), flow, root)
     frame, labels = _label(_drop_empty(frame, flow), flow, label_col, bins)
+    frame, odd_ages = clean_attributes(frame)
     rows = frame.with_columns(
         pl.Series("label", labels.codes, pl.Int32),
         pl.coalesce("subject", "id").alias("subject"),
         pl.lit(None).alias("study"),
-    ).select(ROW_SCHEMA.names())
+    ).select(*ROW_SCHEMA, "sex", "age", "view")
     options = {
         "records": str(table.absolute()),
         **{f"{role}_col": column for role, column in roles.items()},
@@ -96,10 +104,10 @@ def build_table(
         builder="table",
         options=options,
         classes=labels.classes,
-        test_share=test_share,
+        scheme=splits,
         licence=licence,
         dataset=dataset,
-        notes=() if subject_col is not None else (_NO_SUBJECT,),
+        notes=odd_ages if subject_col is not None else (*odd_ages, _NO_SUBJECT),
     )
     return commit(store, draft, replace=replace)
 
@@ -195,7 +203,7 @@ def _first_long_line(table: Path, separator: str) -> int | None:
 
 
 def _with_roles(source: pl.DataFrame, roles: dict[str, str | None], table: Path) -> pl.DataFrame:
-    """Columns row (from 1), id, subject, image, text, label as cleaned strings; a role without column is null."""
+    """Columns row (from 1) and one a role, as cleaned strings; a role without column is null."""
     named = [column for column in roles.values() if column is not None]
     if not set(named) & set(source.columns) and len(source.columns) > 1:
         # Without a header the first row would stand where names do, and a patient's report in the message.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
-from cohorts.splits import Split, make_split
+from cohorts.splits import Split
 from featurestore.featureset import FeatureSet
 from featurestore.store import Store
 
@@ -85,10 +85,7 @@ def make_plan(store: Store, grid: Grid) -> Plan:
 def _cohort_runs(grid: Grid, rows: CommonRows, done: set[str]) -> Iterator[PlannedRun]:
     cohort = rows.cohort
     split_seeds = [seed if grid.split_seed is None else grid.split_seed for seed in grid.seed]
-    splits = {
-        seed: make_split(rows.samples, seed=seed, test_share=cohort.test_share, classes=len(cohort.classes))
-        for seed in sorted(set(split_seeds))
-    }
+    splits = {seed: cohort.split(seed, rows.samples) for seed in sorted(set(split_seeds))}
     check_classes(rows, grid.fraction, splits)
     for method in map(get_method, grid.method):
         for sets in product(*(rows.features[modality] for modality in method.reads)):

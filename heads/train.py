@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from cohorts.splits import save_split
+from cohorts.split_files import save_split
 from featurestore.errors import DataError
 from featurestore.keys import content_key
 from featurestore.reader import open_features

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from cohorts import COHORT_BUILDERS, list_cohorts, load_cohort, load_excluded, load_flow, make_split
+from cohorts import COHORT_BUILDERS, list_cohorts, load_cohort, load_excluded, load_flow
 from cohorts.build import BuildReport
 from cohorts.cohort import SAMPLE_SCHEMA
 from featurestore.items import list_items
@@ -88,7 +88,7 @@ def test_the_key_does_not_depend_on_where_the_store_lies_nor_on_the_name(builder
 def test_the_cohort_can_be_split(builder, store, tmp_path):
     example(builder, store, tmp_path / "data")
     cohort = load_cohort(store, "small")
-    split = make_split(cohort.samples, seed=0, test_share=cohort.test_share, classes=len(cohort.classes))
+    split = cohort.split(0)
     assert split.train
     assert split.test
 

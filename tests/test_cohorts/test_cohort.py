@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from cohorts import build_table, list_cohorts, load_cohort, make_split, save_split
+from cohorts import SplitScheme, build_table, list_cohorts, load_cohort, save_split
 from cohorts.build import commit, draft_cohort
 from cohorts.flow import Flow
 from cohorts.schema import TABLES
@@ -60,7 +60,7 @@ def test_the_key_knows_neither_paths_nor_names_nor_the_order_of_rows(store, tmp_
         ({"lines": (*ROWS[:3], "4,Opacity too.,0,p4")}, "class 1 2 -> 1"),
         ({"lines": (*ROWS[:3], "4,Another text.,1,p4")}, "the counts are the same"),
         ({"lines": (*ROWS[:3], "5,Opacity too.,1,p4")}, "the counts are the same"),
-        ({"test_share": 0.25}, "test share 0.2 -> 0.25"),
+        ({"splits": SplitScheme(test_share=0.25)}, "splits by subject, test share 0.2, a test .* -> by"),
     ],
 )
 def test_other_content_under_a_known_name_is_refused_and_changes_nothing(store, tmp_path, change, shown):
@@ -97,7 +97,7 @@ def test_reading_gives_back_what_was_built(store, tmp_path):
     build(store, tmp_path / "a", licence="CC0-1.0")
     cohort = load_cohort(store, "words")
     assert list_cohorts(store) == ["words"]
-    assert (cohort.name, cohort.task, cohort.classes, cohort.test_share) == ("words", "binary", ("0", "1"), 0.2)
+    assert (cohort.name, cohort.task, cohort.classes, cohort.scheme) == ("words", "binary", ("0", "1"), SplitScheme())
     assert (cohort.licence, cohort.builder, cohort.options["label_col"]) == ("CC0-1.0", "table", "label")
     assert cohort.samples["label"].dtype == pl.Int32
 
@@ -119,7 +119,7 @@ def test_another_format_version_is_refused(store, tmp_path):
     build(store, tmp_path / "a")
     path = store.cohorts / "words" / "cohort.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 99}))
-    with pytest.raises(StoreError, match="format 99; this radfs reads format 2"):
+    with pytest.raises(StoreError, match="format 99; this radfs reads format 3"):
         load_cohort(store, "words")
 
 
@@ -154,7 +154,7 @@ def test_damage_is_seen_and_a_rebuild_mends_it(store, tmp_path, file, harm):
 def test_all_tables_answer_sql(store, tmp_path):
     build(store, tmp_path / "a", *ROWS, "5,,1,p5", "6,Text.,,p6")
     cohort = load_cohort(store, "words")
-    split = make_split(cohort.samples, seed=3, test_share=0.2, classes=2)
+    split = cohort.split(3)
     save_split(store, cohort, split, 3)
     catalog = Catalog(store, TABLES, ())
     catalog.fold()
@@ -179,7 +179,7 @@ def test_all_tables_answer_sql(store, tmp_path):
 def test_a_split_is_written_once(store, tmp_path):
     build(store, tmp_path / "a")
     cohort = load_cohort(store, "words")
-    split = make_split(cohort.samples, seed=0, test_share=0.2, classes=2)
+    split = cohort.split(0)
     save_split(store, cohort, split, 0)
     before = snapshot(store.cohorts)
     save_split(store, cohort, split, 0)
@@ -202,7 +202,13 @@ def test_samples_of_one_study_share_its_report_and_keep_what_is_known_of_them(st
             "acquired": [taken, taken, None],
         }
     )
-    options = {"builder": "table", "options": {}, "classes": ("no", "yes"), "test_share": 0.5, "licence": "none"}
+    options = {
+        "builder": "table",
+        "options": {},
+        "classes": ("no", "yes"),
+        "scheme": SplitScheme(test_share=0.5),
+        "licence": "none",
+    }
     commit(store, draft_cohort("shared", rows, Flow(3, "rows"), dataset="d", **options), replace=False)
     samples = load_cohort(store, "shared").samples
     assert samples["text"].to_list() == ["d/s1", "d/s1", None]

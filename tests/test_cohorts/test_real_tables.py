@@ -2,7 +2,7 @@
 
 import pytest
 
-from cohorts import build_table, load_cohort, make_split
+from cohorts import build_table, load_cohort
 
 SETS = {
     "nih": ("nih-cxr14-64px", "id"),
@@ -44,7 +44,7 @@ def test_counts_of_the_real_tables(store, real_data, of, label, bins, classes, r
     cohort = load_cohort(store, report.name)
     assert cohort.samples["text"].null_count() == without_text
     assert cohort.samples["image"].null_count() == 0
-    split = make_split(cohort.samples, seed=0, test_share=0.2, classes=classes)
+    split = cohort.split(0)
     assert abs(len(split.test) / rows - 0.2) < 0.05
     assert cohort.samples.filter(cohort.samples["sample"].is_in(split.subset(0.1)))["label"].n_unique() == classes
 

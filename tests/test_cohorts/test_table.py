@@ -58,6 +58,25 @@ def test_samples_items_and_counts(store, folder):
     assert items["small/g1", "text"] == (None, "Clear.")
     assert ("small/003", "text") not in items
     assert any("without text: 1 of 3" in line for line in report.lines())
+    assert cohort.samples.select(ATTRIBUTES.names()).null_count().sum_horizontal().item() == 3 * len(ATTRIBUTES)
+
+
+def test_what_describes_a_sample_is_kept_and_an_age_that_cannot_be_is_named(store, folder):
+    header = "id,file,report,label,patient,sex,age,view"
+    rows = [f"{i},a.png,Clear.,{i % 2},p{i},{'female' if i % 2 else ''},{age},PA" for i, age in enumerate(AGES)]
+    described = {"sex_col": "sex", "age_col": "age", "view_col": "view"}
+    report = build_table(store, "small", records=write(folder, *rows, header=header), **COLUMNS, **described)
+    samples = load_cohort(store, "small").samples
+    assert samples["age"].to_list() == [63.0, 0.5, 120.0, None, None, None, None]
+    assert samples["sex"].to_list() == [None, "F", None, "F", None, "F", None]
+    assert set(samples["view"]) == {"PA"}
+    assert "age left blank, no number of 0 to 120 years: 3 samples (3, 4, 5)" in report.notes
+
+    plain = build_table(store, "plain", records=write(folder, *rows, header=header), **COLUMNS)
+    assert plain.key == report.key, "what only describes a sample changes no result"
+
+
+AGES = ("63", "0.5", "120", "300", "-1", "old", "")
 
 
 def test_a_row_without_an_image_keeps_its_text(store, folder):
@@ -296,7 +315,6 @@ def test_a_text_file_called_parquet_is_an_error(store, folder):
         ({"records": "records.xlsx"}, DataError, "must end in"),
         ({"image_root": "nowhere"}, DataError, "is not a folder"),
         ({"bins": 1}, DataError, "no usable row is left"),
-        ({"test_share": 1.0}, DataError, "outside"),
     ],
 )
 def test_options_that_cannot_be_used_are_one_clear_error(store, folder, change, error, message):

@@ -440,7 +440,7 @@ def _(root: Path, _outside: Path) -> None:
     folder = root / "cohorts" / "c"
     folder.mkdir(parents=True)
     pointer = {"format": 2, "key": "../../../outside", "builder": "table", "options": {}, "task": "binary",
-               "classes": ["a", "b"], "test_share": 0.2, "licence": "none", "counts": {}}  # fmt: skip
+               "classes": ["a", "b"], "rows": "r", "splits": {}, "licence": "none", "counts": {}}  # fmt: skip
     (folder / "cohort.json").write_text(json.dumps(pointer))
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from cohorts.cohort import ATTRIBUTES, SAMPLE_SCHEMA, Cohort, cohort_key, save_cohort
+from cohorts.cohort import ATTRIBUTES, SAMPLE_SCHEMA, Cohort, rows_key, save_cohort
 from cohorts.flow import EXCLUDED_SCHEMA, FLOW_SCHEMA
+from cohorts.scheme import SplitScheme
 from featurestore.featureset import FeatureSet, create_feature_set
 from featurestore.items import ITEM_SCHEMA, add_items, list_items, text_hash
 from featurestore.layout import FeatureLayout
@@ -54,10 +55,10 @@ def add_cohort(
     add_items(store, pl.DataFrame(items, schema=ITEM_SCHEMA, orient="row"))
     cohort = Cohort(
         name=name,
-        key=cohort_key(name, samples, classes=names, test_share=0.25),
+        rows_key=rows_key(name, samples, classes=names),
         task="binary" if classes == 2 else "multiclass",
         classes=names,
-        test_share=0.25,
+        scheme=SplitScheme(test_share=0.25),
         licence="none",
         samples=samples,
         builder="table",

@@ -1,0 +1,83 @@
+"""How a cohort is to be split: the choice that a cohort declares, in one frozen value that enters its key.
+
+Knows shares, units and folds; not how they are drawn (`splits` does that).
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from featurestore.errors import DataError
+
+UNITS = ("subject", "image")
+TESTS = ("per-seed", "fixed")
+
+
+@dataclass(frozen=True)
+class SplitScheme:
+    """How the samples of a cohort fall into parts, seed by seed. Checked when it is made.
+
+    Attributes:
+        test_share: share of the samples on the test side, in (0, 1); not read where `folds` are given.
+        unit: "subject": a patient is never on both sides. "image": samples fall one by one, as in the paper, so that
+            a patient with several images may stand on both sides.
+        test: "per-seed": each seed has a test part of its own. "fixed": all seeds share that of seed 0 and differ in
+            the order in which training samples are taken.
+        folds: K of a grouped k-fold: the test part of seed s is fold s mod K of repetition s div K.
+        held_out_share: share of the samples that is set aside with the test part and neither trained nor tested on,
+            before any fraction is taken: the paper's 200 a class of 5x1200 (Table 3).
+        imported: hash of the imported splits that stand in place of all of the above, else None.
+    """
+
+    test_share: float = 0.2
+    unit: str = "subject"
+    test: str = "per-seed"
+    folds: int | None = None
+    held_out_share: float = 0.0
+    imported: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a scheme that nobody can follow, with the value and what is allowed."""
+        if not 0 < self.test_share < 1:
+            raise DataError(
+                f"test share {self.test_share} is outside (0, 1): 0.2 keeps one sample in five for the test."
+            )
+        if self.unit not in UNITS:
+            raise DataError(f"split unit {self.unit!r} is not known: use {' or '.join(UNITS)}.")
+        if self.test not in TESTS:
+            raise DataError(f"test {self.test!r} is not known: use {' or '.join(TESTS)}.")
+        if not 0 <= self.held_out_share < 1 - self.test_share:
+            raise DataError(
+                f"held-out share {self.held_out_share} is not allowed: with a test share of {self.test_share} it must "
+                f"be at least 0 and below {1 - self.test_share:g}, so that something is left to train on."
+            )
+        if self.folds is None:
+            return
+        if self.folds < 2:
+            raise DataError(f"folds {self.folds} is not allowed: two are the least.")
+        if self.test == "fixed" or self.held_out_share:
+            raise DataError("folds go with no fixed test part and no held-out share: every sample is tested once.")
+
+    def what(self) -> dict[str, Any]:
+        """The scheme as plain JSON values, for the cohort's file and key."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "SplitScheme":
+        """The scheme of what `what` gave."""
+        return cls(**values)
+
+    def __str__(self) -> str:
+        """One line for a person: `by subject, test share 0.2, a test part for each seed`."""
+        if self.imported is not None:
+            return f"imported ({self.imported})"
+        by = f"by {self.unit}"
+        if self.folds is not None:
+            return f"{by}, {self.folds} folds"
+        held = f", held-out share {self.held_out_share:g}" if self.held_out_share else ""
+        test = "one test part for all seeds" if self.test == "fixed" else "a test part for each seed"
+        return f"{by}, test share {self.test_share:g}{held}, {test}"
+
+
+BY_SUBJECT = SplitScheme()
+"""What a cohort has unless told otherwise."""
