@@ -10,7 +10,6 @@ rows take 8 GB of disk and about ten minutes.
 
 import argparse
 import hashlib
-import json
 import multiprocessing
 import random
 import resource
@@ -29,10 +28,12 @@ from cli.info import QUESTIONS
 from cohorts.cohort import ATTRIBUTES, cohort_key
 from cohorts.scheme import BY_SUBJECT
 from featurestore.featureset import FeatureSet, create_feature_set, list_feature_sets
+from featurestore.fsio import write_parquet
 from featurestore.index import RowIndex
 from featurestore.layout import FeatureLayout
 from featurestore.listing import list_truth
 from featurestore.records import Record, read_record, record_file
+from featurestore.sealed import seal_json
 from featurestore.store import Store, open_store
 from heads.catalog import open_catalog
 
@@ -79,15 +80,14 @@ def make_cohort(folder: Path, n: int) -> None:
     columns |= {"label": [i % 2 for i in range(n)], "label_name": [("no", "yes")[i % 2] for i in range(n)]}
     write(pl.DataFrame(columns).with_columns(attributes), folder / key / "samples.parquet")
     counts = {"samples": n, "subjects": -(-n // 4), "images": n, "texts": 0}
-    pointer = {"format": 3, "name": "big", "key": key, "builder": "table", "options": {}, "task": "binary"}
+    pointer = {"format": 4, "name": "big", "key": key, "builder": "table", "options": {}, "task": "binary"}
     pointer |= {"classes": ["no", "yes"], "rows": "r", "splits": {}, "licence": "none", "counts": counts}
-    (folder / "cohort.json").write_text(json.dumps(pointer))
+    (folder / "cohort.json").write_bytes(seal_json(pointer))
 
 
 def write(frame: pl.DataFrame, path: Path) -> None:
     """A Parquet file and its folders."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    frame.write_parquet(path)
+    write_parquet(path, frame)
 
 
 def decide(feature_set: FeatureSet, shards: range) -> None:

@@ -9,7 +9,6 @@
 Knows nothing of where samples come from (the builders do) nor of models.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from featurestore.errors import DamageError, DataError, StoreError, unknown_name
 from featurestore.fsio import read_parquet, write_atomic, write_parquet
 from featurestore.keys import content_key
 from featurestore.remote import StorePath
+from featurestore.sealed import open_json, seal_json
 from featurestore.store import Store
 
 from .flow import EXCLUDED_SCHEMA, FLOW_SCHEMA
@@ -28,7 +28,7 @@ from .imported import IMPORTED_SCHEMA, imported_split
 from .scheme import SplitScheme
 from .splits import Split, make_split
 
-FORMAT = 3
+FORMAT = 4
 """Version of the files above."""
 
 ATTRIBUTES = pl.Schema(
@@ -250,7 +250,7 @@ def save_cohort(store: Store, cohort: Cohort, *, flow: pl.DataFrame, excluded: p
         "licence": cohort.licence,
         "counts": cohort.counts(),
     }
-    data = json.dumps(pointer, indent=2, ensure_ascii=False).encode()
+    data = seal_json(pointer)
     path = store.cohorts / cohort.name / _POINTER
     if not path.exists() or path.read_bytes() != data:
         write_atomic(path, data)
@@ -267,7 +267,7 @@ def read_pointer(store: Store, name: str) -> dict[str, Any]:
 def parse_pointer(path: StorePath) -> dict[str, Any]:
     """Read and check one `cohort.json`; under "scheme" its `SplitScheme`."""
     try:
-        pointer = json.loads(path.read_bytes())
+        pointer = open_json(path.read_bytes())
         version = pointer["format"]
         if version == FORMAT:
             _ = [pointer[key] for key in _POINTER_KEYS]

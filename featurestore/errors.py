@@ -27,6 +27,10 @@ class DamageError(RadfsError):
     """Committed bytes are gone or differ from what was written."""
 
 
+class ChecksumError(DamageError, OSError):
+    """A table is not what radfs wrote. An OSError too: whoever expects files that cannot be read expects this."""
+
+
 class UnknownNameError(RadfsError):
     """A name that stands in no table."""
 

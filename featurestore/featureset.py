@@ -30,9 +30,10 @@ from .records import COMMIT_SCHEMA, Record, read_record, record_file
 from .remote import ObjectPath, StorePath
 from .sources import ABSENT_SOURCE, same_sources, source_stamp
 from .store import Store
-from .tables import append_table, count_rows, numbered, read_log, read_table
+from .tables import append_table, numbered, read_log, read_table
 
 ROW_SCHEMA = pl.Schema({"item": pl.String, "row": pl.Int64})
+_ROWS_ALONE = pl.Schema({"row": pl.Int64})
 STAMP_SCHEMA = pl.Schema({"row": pl.Int64, "content": pl.String, "stamp": pl.String})
 """The content belongs to it: two views of a row may have been made from different bytes."""
 
@@ -129,6 +130,10 @@ class FeatureSet:
         """The shards that have a record, sorted."""
         return numbered(self.path / "commits" / f"v{view}", ".json")
 
+    def past_decided(self) -> int:
+        """The number after that of the last shard that any view has a record of."""
+        return max((shards[-1] + 1 for shards in map(self.decided, self.views()) if shards), default=0)
+
     def record(self, view: int, shard: int) -> Record:
         """The record of a shard.
 
@@ -214,12 +219,27 @@ class FeatureSet:
         """The items of an allocated shard, in the order of rows."""
         for allocation in self.allocations():
             if allocation.first <= shard < allocation.end:
-                rows = _read_allocation(allocation.path)
+                rows = self.allocated(allocation.path).drop_nulls()
                 return rows.filter(pl.col("row") // self.layout.shard_rows == shard)["item"].to_list()
         return []
 
+    def allocated(self, path: StorePath) -> pl.DataFrame:
+        """The rows that an allocation gave: columns of `ROW_SCHEMA`. Items that nobody knows any more are null.
+
+        Raises:
+            DamageError: it cannot be read, or gives other rows than its name says.
+        """
+        rows = read_table(path, ROW_SCHEMA)
+        first = int(path.stem) * self.layout.shard_rows
+        if not (rows["row"] == pl.Series(range(first, first + len(rows)), dtype=pl.Int64)).all():
+            raise DamageError(
+                f"feature set {self.name}: its table rows/{path.name} gives other rows than {first} and on. "
+                f"Run `radfs verify {self.name}`."
+            )
+        return rows
+
     def _end(self, last: StorePath) -> int:
-        return int(last.stem) + -(-count_rows(last) // self.layout.shard_rows)
+        return int(last.stem) + -(-len(read_table(last, _ROWS_ALONE)) // self.layout.shard_rows)
 
     def status(self, items: pl.DataFrame, view: int = 0) -> pl.DataFrame:
         """What the set holds of these items.
@@ -286,6 +306,7 @@ class FeatureSet:
         while True:
             # What is open comes before what is missing: a shard that is decided between the two looks is then still
             # open here, where the other way round its items would be neither, and get other rows.
+            past = self.past_decided()
             allocations = self.allocations()
             pending = self._undecided(allocations, view)
             counting = self._counting(pending, view)
@@ -295,7 +316,8 @@ class FeatureSet:
             fresh = wanted.filter(~wanted.is_in(counting["item"].implode()))
             if fresh.is_empty():
                 break
-            self._allocate(fresh, allocations[-1].end if allocations else 0)
+            # A record comes after its allocation: where one lies beyond them all, an allocation was lost.
+            self._allocate(fresh, max([past, *(allocation.end for allocation in allocations)]))
         self._grow(view)
         shards = pending.filter(pl.col("shard").is_in(counting["shard"].unique().implode())).sort("row")
         return [
@@ -325,7 +347,11 @@ class FeatureSet:
         for allocation in allocations:
             open_shards = [s for s in range(allocation.first, allocation.end) if s not in done]
             if open_shards:
-                rows = _read_allocation(allocation.path).with_columns(shard=pl.col("row") // self.layout.shard_rows)
+                rows = (
+                    self.allocated(allocation.path)
+                    .drop_nulls()
+                    .with_columns(shard=pl.col("row") // self.layout.shard_rows)
+                )
                 frames.append(rows.filter(pl.col("shard").is_in(open_shards)))
         return pl.concat(frames)
 
@@ -435,11 +461,6 @@ def find_one_feature_set(store: Store, name: str) -> FeatureSet:
     if len(found) > 1:
         raise DataError(f"the store has several feature sets of {name}: {', '.join(s.name for s in found)}. Name one.")
     return found[0] if found else open_feature_set(store, name)
-
-
-def _read_allocation(path: StorePath) -> pl.DataFrame:
-    count_rows(path)
-    return read_table(path, ROW_SCHEMA)
 
 
 def _length(path: StorePath) -> int:

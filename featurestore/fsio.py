@@ -15,17 +15,19 @@ import shutil
 import stat
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from io import BytesIO
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from . import memory
+from .errors import ChecksumError
 from .process import identity
 from .remote import ObjectPath, StorePath, each
+from .sealed import check_parquet, seal_parquet
 
 if TYPE_CHECKING:
     import polars as pl
@@ -33,6 +35,12 @@ if TYPE_CHECKING:
 
 _IOV_MAX = 1024
 """Buffers that one writev takes."""
+
+_LARGE_TABLE = 2**28
+"""Bytes from which on it is asked whether there is memory for them."""
+
+_MOST_ROWS_A_BYTE = 64
+"""Of a table. Measured: 1.5 bytes a row and more, for ids that count up; a stranger's may claim any number."""
 
 
 def partial_name(path: Path) -> Path:
@@ -73,14 +81,27 @@ def fsync_folder(folder: StorePath) -> None:
         os.close(fd)
 
 
-def write_synced(path: StorePath, chunks: Sequence[bytes | memoryview]) -> None:
-    """Write a file under a name that nobody else uses, and make its bytes (not its name) durable.
+Chunks = Sequence[bytes | memoryview]
+"""Go to the system as they are, many at a time: no copy is made to join them."""
 
-    The chunks go to the system as they are, many at a time: no copy is made to join them.
+
+def write_synced(files: Mapping[StorePath, Chunks]) -> None:
+    """Write files under names that nobody else uses, and make their bytes (not their names) durable.
+
+    All are written before the first is synced: what that takes along to the disk, the others need not wait for.
     """
-    if isinstance(path, ObjectPath):
-        path.put(chunks)
-        return
+    for path, chunks in files.items():
+        if isinstance(path, ObjectPath):
+            path.put(chunks)
+    with ExitStack() as stack:
+        opened = [stack.enter_context(_written(p, chunks)) for p, chunks in files.items() if isinstance(p, Path)]
+        for fd in opened:
+            os.fsync(fd)
+
+
+@contextmanager
+def _written(path: Path, chunks: Chunks) -> Iterator[int]:
+    """A new file with these bytes, open."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         mode = path.parent.stat().st_mode & 0o666
@@ -94,7 +115,7 @@ def write_synced(path: StorePath, chunks: Sequence[bytes | memoryview]) -> None:
                 if written < len(part):
                     rest.appendleft(part[written:])
                 written -= min(written, len(part))
-        os.fsync(fd)
+        yield fd
     except OSError as error:
         error.filename = error.filename or str(path)  # a full disk does not say where
         raise
@@ -103,12 +124,12 @@ def write_synced(path: StorePath, chunks: Sequence[bytes | memoryview]) -> None:
 
 
 @contextmanager
-def _synced_partial(path: Path, chunks: Sequence[bytes | memoryview]) -> Iterator[Path]:
+def _synced_partial(path: Path, chunks: Chunks) -> Iterator[Path]:
     """A temporary neighbour of `path` with these bytes, durable, gone afterwards unless it was renamed."""
     make_folder(path.parent)
     partial = partial_name(path)
     try:
-        write_synced(partial, chunks)
+        write_synced({partial: chunks})
         yield partial
     finally:
         partial.unlink(missing_ok=True)
@@ -163,12 +184,6 @@ def open_plain(path: Path) -> int:
         os.close(fd)
         raise OSError(errno.EINVAL, "is no plain file", str(path))
     return fd
-
-
-def plain(path: Path) -> Path:
-    """The same path. Raises OSError if it is no plain file (`open_plain`), for readers that open it themselves."""
-    os.close(open_plain(path))
-    return path
 
 
 def read_whole(path: StorePath, most: int) -> bytes:
@@ -245,30 +260,50 @@ def touch(path: StorePath) -> None:
 
 
 def read_parquet(path: StorePath, columns: Sequence[str] | None = None) -> "pl.DataFrame":
-    """The rows of a Parquet file; with `columns` these alone."""
+    """The rows of a table that `parquet_bytes` made; with `columns` these alone.
+
+    Raises:
+        ChecksumError: it is not what was written.
+        OSError: it cannot be read.
+        DataError: there is not enough memory for its bytes.
+    """
     import polars as pl
 
-    source = BytesIO(path.read_bytes()) if isinstance(path, ObjectPath) else plain(path)
-    return pl.read_parquet(source, columns=None if columns is None else list(columns))
+    return pl.read_parquet(_read_table(path), columns=None if columns is None else list(columns))
 
 
 def scan_parquet(paths: Sequence[StorePath]) -> "pl.LazyFrame":
-    """The rows of Parquet files of one schema, one after the other; objects are fetched whole, at once."""
+    """The rows of tables of one schema, one after the other; errors as in `read_parquet`, at once."""
     import polars as pl
 
-    sources: list[Any] = each(lambda p: BytesIO(p.read_bytes()) if isinstance(p, ObjectPath) else plain(p), paths)
-    return pl.scan_parquet(sources)
+    return pl.scan_parquet(each(_read_table, paths))
+
+
+def _read_table(path: StorePath) -> bytes:
+    """The bytes of a table, checked: a flipped bit in an id or a label would be believed otherwise."""
+    import polars as pl
+
+    size = path.stat().st_size
+    if size > _LARGE_TABLE:
+        memory.require(size, f"reading the table {path.name}", "Read it on a machine with more.")
+    raw = path.read_bytes() if isinstance(path, ObjectPath) else read_whole(path, size)
+    try:
+        check_parquet(raw)
+    except ValueError as error:
+        raise ChecksumError(f"the table {path} is damaged: {error}. Restore it from a copy.") from error
+    rows = pl.scan_parquet(raw).select(pl.len()).collect().item()
+    if rows > len(raw) * _MOST_ROWS_A_BYTE:
+        raise ChecksumError(f"the table {path} claims {rows} rows in {len(raw)} bytes: it would fill the memory.")
+    return raw
 
 
 def parquet_bytes(frame: "pl.DataFrame") -> bytes:
-    """`frame` as the bytes of a Parquet file."""
-    buffer = BytesIO()
-    frame.write_parquet(buffer)
-    return buffer.getvalue()
+    """`frame` as the bytes of a Parquet file that carries its checksum."""
+    return seal_parquet(frame)
 
 
 def write_parquet(path: StorePath, frame: "pl.DataFrame") -> None:
-    """`write_atomic` of a Parquet file."""
+    """`write_atomic` of a table."""
     write_atomic(path, parquet_bytes(frame))
 
 

@@ -75,11 +75,11 @@ class RowIndex:
         """Write the segments that can be made by now, remove those that no longer hold; how many were written.
 
         Any process may do so at any time; two at once write the same. What lies around a damaged record is left out.
-        To be called before shards are decided too: a segment over an undecided shard (it came with a copy that was
-        made while the store was written) must go before that shard gets another record than it was made from.
+        To be called before shards are decided too (or `clear`): a segment over an undecided shard (it came with a copy
+        that was made while the store was written) must go before that shard gets another record than it was made from.
         """
         self.refresh()
-        self._clear()
+        self.clear()
         written, due = 0, self._due()
         while due:
             first, last = due.pop()
@@ -93,8 +93,13 @@ class RowIndex:
                 written += 1
         if written:
             self.refresh()
-            self._clear()
+            self.clear()
         return written
+
+    def holes(self) -> list[int]:
+        """Shards that segments hold rows of, and that are not decided (any more)."""
+        covered = [np.arange(first, last + 1) for first, last in self._ranges()]
+        return np.setdiff1d(np.concatenate([np.empty(0, np.int64), *covered]), self._shards).tolist()
 
     def _from_segments(self, wanted: pl.Series | None) -> list[pl.DataFrame]:
         """The rows that segments hold of these items."""
@@ -152,7 +157,7 @@ class RowIndex:
             rest = rest[~np.isin(rest // size, whole)]
         return [range_ for range_ in due if range_ not in self._segments]
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
         """Remove segments over a hole, since whatever comes to lie there will differ, and those inside a larger one."""
         for first, last in self._ranges():
             if self._is_inside(first, last) or not self._is_whole(first, last):

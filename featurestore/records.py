@@ -5,7 +5,6 @@ which attempt's files count (`committed`), or that there will never be any (`aba
 """
 
 import errno
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,7 +16,7 @@ import polars as pl
 from .errors import DamageError, StoreError
 from .fsio import read_whole
 from .remote import StorePath
-from .shards import crc32
+from .sealed import open_json, seal_json
 from .store import FORMAT
 
 COMMIT_SCHEMA = pl.Schema(
@@ -45,7 +44,6 @@ _LARGEST_TOKENS = 2**31 - 1
 _NO_FILE = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO)
 """What `open` says where no record can be: nothing, a folder, a link, a pipe."""
 
-_CHECK = b',"check":'
 _TYPES = {"feature_set": str, "view": int, "shard": int, "first_row": int, "attempt": str, "state": str}
 _COLUMNS: dict[str, set[type]] = {
     "items": {str},
@@ -90,9 +88,8 @@ class Record:
     files: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def encode(self) -> bytes:
-        """The record as a file: JSON, whose last value is the CRC-32 of all before it and the closing brace."""
-        body = json.dumps({"format": FORMAT, **asdict(self)}, separators=(",", ":")).encode()
-        return body[:-1] + _CHECK + str(crc32(body)).encode() + b"}"
+        """The record as a file."""
+        return seal_json({"format": FORMAT, **asdict(self)})
 
     def staged_file(self, name: str) -> str:
         """Where a file of this shard lies until it has its own name; relative to the feature set's folder."""
@@ -142,7 +139,7 @@ def read_record(path: StorePath) -> Record:
         StoreError: it cannot be read just now; that is no proof of damage.
     """
     try:
-        return _parse(json.loads(_checked(read_whole(path, _LARGEST))), path)
+        return _parse(open_json(read_whole(path, _LARGEST)), path)
     except OSError as error:
         if error.errno not in _NO_FILE:
             raise StoreError(f"{path} cannot be read: {error.strerror}.") from error
@@ -158,15 +155,6 @@ def _damaged(path: StorePath, error: Exception) -> DamageError:
         f"({type(error).__name__}: {str(error)[:120]}). Run `radfs verify {folder} --repair`: it queues the items "
         "of this shard again."
     )
-
-
-def _checked(raw: bytes) -> bytes:
-    """A record's JSON without its own checksum. A flipped bit in an id or a row would give one item's tokens for
-    another's, and no checksum of the tokens would notice."""
-    head, found, tail = raw.rpartition(_CHECK)
-    if not found or tail != str(crc32(head + b"}")).encode() + b"}":
-        raise ValueError("its checksum fails")
-    return head + b"}"
 
 
 def _parse(document: dict[str, Any], path: StorePath) -> Record:

@@ -14,7 +14,7 @@ from .errors import DataError, StoreError
 from .fsio import remove, write_new
 from .remote import SCHEME, ObjectPath, StorePath, object_path
 
-FORMAT = 2
+FORMAT = 3
 """Version of everything on disk. A store of another version is refused, never guessed at."""
 
 _MARKER = "radfs.json"

@@ -9,12 +9,10 @@ import polars as pl
 
 from .copies import local_file
 from .errors import DamageError
-from .fsio import parquet_bytes, plain, write_new
+from .fsio import parquet_bytes, read_parquet, write_new
 from .remote import StorePath, each
 
 _NUMBER = re.compile(r"[0-9]{8}")
-_MOST_ROWS_A_BYTE = 64
-"""Measured: 1.5 bytes a row and more, for ids that count up."""
 
 
 def append_table(folder: StorePath, frame: pl.DataFrame) -> None:
@@ -44,31 +42,9 @@ def read_table(path: StorePath, schema: pl.Schema) -> pl.DataFrame:
         DamageError: it cannot be read, or has others.
     """
     try:
-        return pl.read_parquet(plain(local_file(path))).select(schema.names()).cast(schema)
+        return read_parquet(local_file(path), schema.names()).select(schema.names()).cast(schema)
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise _damaged(path, type(error).__name__) from error
-
-
-def count_rows(allocation: StorePath) -> int:
-    """Rows of an allocation, by its footer alone.
-
-    Raises:
-        DamageError: it cannot be read, or a stranger's footer claims more rows than its bytes can hold: reading them
-            would fill the memory.
-    """
-    try:
-        file = plain(local_file(allocation))
-        rows = pl.scan_parquet(file).select(pl.len()).collect().item()
-        size = file.stat().st_size
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise _damaged(allocation, type(error).__name__) from error
-    if rows > size * _MOST_ROWS_A_BYTE:
-        raise _damaged(allocation, f"{rows} rows in {size} bytes")
-    return rows
-
-
-def _damaged(path: StorePath, why: str) -> DamageError:
-    return DamageError(
-        f"feature set {path.parents[1].name}: its table {path.parent.name}/{path.name} is damaged ({why}). "
-        "Restore it from a copy."
-    )
+        raise DamageError(
+            f"feature set {path.parents[1].name}: its table {path.parent.name}/{path.name} is damaged "
+            f"({type(error).__name__}). Run `radfs verify {path.parents[1].name}`."
+        ) from error

@@ -5,7 +5,7 @@ never mended in place: its rows are dropped, so that the items are missing, and 
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,14 +13,16 @@ import polars as pl
 
 from .errors import DamageError, RadfsError
 from .featureset import FeatureSet, open_feature_set
-from .fsio import read_parquet, read_range, write_atomic
+from .fsio import read_parquet, read_range, remove, write_atomic
 from .layout import ArrayLayout
+from .lost import find_bad_stamps, find_gaps, find_lost_records, restore_allocation, views_with_files
 from .records import Record, read_record, record_file
 from .remote import StorePath
+from .sealed import open_json
 from .shardfile import Shard
 from .shards import crc32, decode_index, index_size
 from .store import Store
-from .writer import abandoned, publish
+from .writer import abandon, abandoned, publish
 
 _READ_BYTES = 16 * 2**20
 
@@ -106,13 +108,14 @@ def _feature_set(store: Store, name: str, report: VerifyReport, *, deep: bool, r
             yield Finding(name, -1, -1, "set", "it has rows and no zarr.json. Restore that file from a copy.")
         return  # otherwise its making was broken off, or goes on
     feature_set = open_feature_set(store, name)
-    try:
-        for allocation in feature_set.allocations():
-            feature_set.allocated_items(allocation.first)
-    except DamageError as error:
-        yield Finding(name, -1, -1, "table", str(error))
+    for gap in find_gaps(feature_set):
+        done = restore_allocation(feature_set, gap) if repair else ""
+        yield Finding(name, -1, gap.first, "table", gap.message, (), done)
+    for path in find_bad_stamps(feature_set):
+        done = "removed" if repair and remove(path) else ""
+        yield Finding(name, -1, -1, "table", f"stamps/{path.name} is damaged: files are hashed anew", (), done)
     yield from _metadata(feature_set, repair)
-    for view in feature_set.views():
+    for view in views_with_files(feature_set):
         yield from _view(feature_set, view, report, deep=deep, repair=repair)
 
 
@@ -163,6 +166,8 @@ def _view(feature_set: FeatureSet, view: int, report: VerifyReport, *, deep: boo
             bad[shard] = str(error)
     for shard, message in bad.items():
         yield _bad_record(feature_set, view, shard, message, records, repair=repair)
+    for shard, message in find_lost_records(feature_set, view).items():
+        yield _lost_record(feature_set, view, shard, message, records, repair=repair)
     counting = _counting(feature_set, view, records)
     for shard, rows in counting.items():
         record = records[shard]
@@ -271,8 +276,7 @@ def _bad_record(
     except DamageError:
         pass
     allocated = feature_set.allocated_items(shard)
-    newer = {item for number, record in sound.items() if number > shard for item in record.items}
-    items = tuple(item for item in allocated if item not in newer)
+    items = _without_newer(allocated, shard, sound)
     if repair:
         first = shard * feature_set.layout.shard_rows
         rows = pl.DataFrame({"row": range(first, first + len(allocated)), "item": allocated})
@@ -280,6 +284,21 @@ def _bad_record(
         write_atomic(path, abandoned(feature_set, view, shard).encode())
     done = f"abandoned; {len(items)} items queued" if repair else ""
     return Finding(feature_set.name, view, shard, "record", message, items, done)
+
+
+def _lost_record(
+    feature_set: FeatureSet, view: int, shard: int, message: str, sound: dict[int, Record], *, repair: bool
+) -> Finding:
+    """A record that is gone: its items are missing, and are made anew whether this is repaired or not."""
+    items = _without_newer(feature_set.allocated_items(shard), shard, sound)
+    done = f"abandoned; {len(items)} items queued" if repair and abandon(feature_set, view, shard) else ""
+    return Finding(feature_set.name, view, shard, "record", message, items, done)
+
+
+def _without_newer(items: Sequence[str], shard: int, sound: dict[int, Record]) -> tuple[str, ...]:
+    """Those items of a shard that have no newer row."""
+    newer = {item for number, record in sound.items() if number > shard for item in record.items}
+    return tuple(item for item in items if item not in newer)
 
 
 def _drop(feature_set: FeatureSet, view: int, record: Record, items: Sequence[str], reason: str) -> None:
@@ -292,11 +311,17 @@ def _drop(feature_set: FeatureSet, view: int, record: Record, items: Sequence[st
 
 
 def _tables(store: Store) -> Iterator[Finding]:
-    """Truth files outside the feature sets: each must be readable as a table."""
-    for pattern in ("items/*/*.parquet", "cohorts/*/*/*.parquet", "results/*/*.parquet"):
-        for path in store.root.glob(pattern):
-            try:
-                read_parquet(path)
-            except (OSError, RadfsError, pl.exceptions.PolarsError) as error:
-                name = "/".join(path.parts[-3:])
-                yield Finding("", -1, -1, "table", f"{name} cannot be read ({type(error).__name__}): restore it")
+    """Truth files outside the feature sets: each must be what was written, by its own checksum."""
+    for pattern in ("items/*/*.parquet", "cohorts/[!.]*/[!.]*/*.parquet", "results/[!.]*/*.parquet"):
+        for path in sorted(store.root.glob(pattern)):
+            yield from _unreadable(path, lambda path: read_parquet(path, []))
+    for path in sorted(store.cohorts.glob("*/cohort.json")):
+        yield from _unreadable(path, lambda path: open_json(path.read_bytes()))
+
+
+def _unreadable(path: StorePath, read: Callable[[StorePath], object]) -> Iterator[Finding]:
+    try:
+        read(path)
+    except (OSError, ValueError, RecursionError, RadfsError, pl.exceptions.PolarsError) as error:
+        name = "/".join(path.parts[-3:])
+        yield Finding("", -1, -1, "table", f"{name} is damaged ({type(error).__name__}). Restore it from a copy")

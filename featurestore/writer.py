@@ -9,14 +9,17 @@ own files: nothing that is committed is ever replaced.
 
 import uuid
 from collections.abc import Sequence
+from functools import reduce
 
 import numpy as np
 
 from .errors import StoreError
 from .featureset import FeatureSet, ShardPlan
 from .fsio import fsync_folder, make_folder, move, remove, write_new, write_synced
+from .index import RowIndex
 from .layout import SLOT_CHUNK, ArrayLayout
 from .records import Record, record_file, staged_file
+from .remote import StorePath
 from .shards import crc32, encode_index
 
 
@@ -95,9 +98,7 @@ class ShardWriter:
         record = self._record({})
         folder = make_folder(self.feature_set.path / "staged")
         try:
-            for array in self._arrays:
-                name = array.shard_file(self.plan.shard)
-                record.files[name] = self._stage(array, record.staged_file(name))
+            self._stage(record)
             fsync_folder(folder)
             if not _decide(self.feature_set, record):
                 discard(self.feature_set, record)
@@ -118,7 +119,18 @@ class ShardWriter:
         ends = self.plan.shard * self.feature_set.layout.shard_slots + np.cumsum(lengths)
         return list(np.stack([ends - lengths, ends], axis=1))
 
-    def _stage(self, array: ArrayLayout, name: str) -> dict[str, int]:
+    def _stage(self, record: Record) -> None:
+        """Write the files, and note in the record what they are."""
+        staged: dict[StorePath, Sequence[memoryview]] = {}
+        for array in self._arrays:
+            name = array.shard_file(self.plan.shard)
+            chunks = self._chunks(array)
+            staged[self.feature_set.path / record.staged_file(name)] = chunks
+            record.files[name] = {"bytes": sum(map(len, chunks)), "crc32": reduce(lambda c, b: crc32(b, c), chunks, 0)}
+        write_synced(staged)
+
+    def _chunks(self, array: ArrayLayout) -> list[memoryview]:
+        """The bytes of a shard file, in pieces."""
         rows = [row for row in self._rows[array.path] if row is not None]
         if array.dims[0] == "slot":
             chunks, sizes = _slot_chunks(array, rows)
@@ -127,12 +139,7 @@ class ShardWriter:
             stored = iter(len(chunk) for chunk in chunks)
             sizes = [-1 if row is None else next(stored) for row in self._rows[array.path]]
             sizes += [-1] * (array.chunks_per_shard - len(sizes))
-        chunks.append(memoryview(encode_index(sizes)))
-        write_synced(self.feature_set.path / name, chunks)
-        crc = 0
-        for chunk in chunks:
-            crc = crc32(chunk, crc)
-        return {"bytes": sum(map(len, chunks)), "crc32": crc}
+        return [*chunks, memoryview(encode_index(sizes))]
 
     def _record(self, files: dict[str, dict[str, int]]) -> Record:
         return Record(
@@ -155,6 +162,7 @@ class ShardWriter:
 def publish(feature_set: FeatureSet, record: Record) -> None:
     """Rename the staged files of a committed shard to where Zarr looks for them; what is there already is left.
 
+    The names need not be durable: after a power loss a file has its old or its new one, and both are looked at.
     A staged file of another size than was committed came with a copy that was made while it was written: it goes.
     """
     for name in record.files:
@@ -167,7 +175,6 @@ def publish(feature_set: FeatureSet, record: Record) -> None:
             move(staged, feature_set.path / name)
         except FileNotFoundError:  # done before, or by another process
             continue
-        fsync_folder((feature_set.path / name).parent)
 
 
 def discard(feature_set: FeatureSet, record: Record) -> None:
@@ -178,6 +185,7 @@ def discard(feature_set: FeatureSet, record: Record) -> None:
 
 def abandon(feature_set: FeatureSet, view: int, shard: int) -> bool:
     """Decide that a shard will never be: its items are missing and get other rows. False if it is decided already."""
+    RowIndex(feature_set.path, view).clear()  # it may know rows of this shard, from before its record was lost
     return _decide(feature_set, abandoned(feature_set, view, shard))
 
 

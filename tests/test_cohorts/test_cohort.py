@@ -1,6 +1,5 @@
 """Cohorts on disk: what is committed, what counts as the same, what is refused."""
 
-import json
 from datetime import datetime
 from pathlib import Path
 
@@ -13,7 +12,9 @@ from cohorts.flow import Flow
 from cohorts.schema import TABLES
 from featurestore.catalog import Catalog
 from featurestore.errors import DamageError, DataError, StoreError, UnknownNameError
+from featurestore.fsio import read_parquet, write_parquet
 from featurestore.items import list_items
+from featurestore.sealed import open_json, seal_json
 from featurestore.store import open_store
 
 
@@ -118,8 +119,8 @@ def test_without_its_pointer_a_cohort_is_not_there(store, tmp_path):
 def test_another_format_version_is_refused(store, tmp_path):
     build(store, tmp_path / "a")
     path = store.cohorts / "words" / "cohort.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 99}))
-    with pytest.raises(StoreError, match="format 99; this radfs reads format 3"):
+    path.write_bytes(seal_json(open_json(path.read_bytes()) | {"format": 99}))
+    with pytest.raises(StoreError, match="format 99; this radfs reads format 4"):
         load_cohort(store, "words")
 
 
@@ -128,13 +129,22 @@ def cut(path: Path) -> None:
 
 
 def shorten(path: Path) -> None:
-    pl.read_parquet(path).head(3).write_parquet(path)
+    write_parquet(path, read_parquet(path).head(3))
+
+
+def flip(path: Path) -> None:
+    """One bit, somewhere in the middle: a label, an id, a length."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
 
 
 @pytest.mark.parametrize(
     ("file", "harm"),
     [
         ("cohort.json", cut),
+        ("cohort.json", flip),
+        ("*/samples.parquet", flip),
         ("*/samples.parquet", cut),
         ("*/samples.parquet", shorten),
         ("*/samples.parquet", Path.unlink),

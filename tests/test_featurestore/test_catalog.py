@@ -14,6 +14,7 @@ from featurestore import folding
 from featurestore.catalog import Catalog, Column, Table
 from featurestore.errors import DamageError, DataError, StoreError
 from featurestore.folding import Fold
+from featurestore.fsio import write_parquet
 from featurestore.records import record_file
 from featurestore.schema import TABLES, VIEWS
 from featurestore.shards import crc32
@@ -157,7 +158,7 @@ def test_much_is_folded_in_rounds_and_a_fold_that_was_killed_goes_on(store, monk
     store.results.mkdir()
     for n in range(12):
         frame = pl.DataFrame({"run": [f"r{n}", f"r{n // 2}"], "x": [n, n]}, schema_overrides={"x": pl.Int32})
-        frame.write_parquet(store.results / f"{n:02d}.parquet")
+        write_parquet(store.results / f"{n:02d}.parquet", frame)
     rounds, plain = [], Fold.run
 
     def run(self, before, listing):
@@ -182,7 +183,7 @@ def test_what_begins_with_a_dot_is_nobodys(store):
     catalog = Catalog(store, [PARTS], [])
     (store.results / ".half").mkdir(parents=True)
     for name in (".1.parquet", "2.parquet"):
-        pl.DataFrame({"run": [name], "x": [1]}).write_parquet(store.results / name)
+        write_parquet(store.results / name, pl.DataFrame({"run": [name], "x": [1]}))
     catalog.fold()
     assert catalog.query("SELECT run FROM parts").rows() == [("2.parquet",)]
 
@@ -190,7 +191,7 @@ def test_what_begins_with_a_dot_is_nobodys(store):
 def test_values_that_do_not_fit_their_column_are_damage_of_their_file(store):
     catalog = Catalog(store, [PARTS], [])
     store.results.mkdir()
-    pl.DataFrame({"run": ["a"], "x": [2**40]}).write_parquet(store.results / "1.parquet")
+    write_parquet(store.results / "1.parquet", pl.DataFrame({"run": ["a"], "x": [2**40]}))
     with pytest.raises(DamageError, match=r"results/1\.parquet cannot be read for the table parts"):
         catalog.fold()
 
@@ -211,12 +212,9 @@ def test_a_deleted_or_outdated_catalog_is_rebuilt(store, catalog):
 def test_a_run_that_two_processes_wrote_counts_once(store):
     catalog = Catalog(store, [PARTS], [])
     store.results.mkdir()
-    pl.DataFrame({"run": ["a", "b"], "x": [1, 2]}, schema_overrides={"x": pl.Int32}).write_parquet(
-        store.results / "1.parquet"
-    )
-    pl.DataFrame({"run": ["b", "c"], "x": [2, 3]}, schema_overrides={"x": pl.Int32}).write_parquet(
-        store.results / "2.parquet"
-    )
+    for name, runs, x in (("1", ["a", "b"], [1, 2]), ("2", ["b", "c"], [2, 3])):
+        frame = pl.DataFrame({"run": runs, "x": x}, schema_overrides={"x": pl.Int32})
+        write_parquet(store.results / f"{name}.parquet", frame)
     catalog.fold()
     assert catalog.query("SELECT run, x FROM parts ORDER BY run").rows() == [("a", 1), ("b", 2), ("c", 3)]
 

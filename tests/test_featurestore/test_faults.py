@@ -233,7 +233,10 @@ def test_a_record_without_its_files_and_files_without_a_record(tmp_path):
     (feature_set.path / "tokens/v0/c.0.0.0").unlink()
     (feature_set.path / record_file(0, 1)).unlink()
     report = verify(store)
-    assert [(f.kind, set(f.items)) for f in report.findings] == [("file", {"d/0", "d/1", "d/2", "d/3"})]
+    assert [(f.kind, set(f.items)) for f in report.findings] == [
+        ("record", {"d/4", "d/5"}),
+        ("file", {"d/0", "d/1", "d/2", "d/3"}),
+    ]
     assert held_by(store, "image") == {}
     collect(store, dry_run=False)
     assert not (feature_set.path / "tokens/v0/c.1.0.0").exists()

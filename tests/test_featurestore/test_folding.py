@@ -10,6 +10,7 @@ import pytest
 from featurestore import folding
 from featurestore.catalog import Catalog, Column
 from featurestore.folding import Table, Unless
+from featurestore.fsio import write_parquet
 
 KEY, N, FILE = Column("key", "TEXT", ""), Column("n", "INTEGER", ""), Column("file", "TEXT", "")
 GONE = Unless("gone", "d.n = t.n")
@@ -62,7 +63,7 @@ def test_any_order_of_files_that_come_change_and_go_gives_what_making_all_anew_g
             if kind != "c":
                 numbers, number = list(range(number, number + len(keys))), number + len(keys)
             frame = pl.DataFrame({"key": keys, "n": numbers, "file": path.name}, schema=SCHEMA)
-            frame.select(["n"] if kind == "c" else list(SCHEMA)).write_parquet(path)
+            write_parquet(path, frame.select(["n"] if kind == "c" else list(SCHEMA)))
             os.utime(path, ns=(step, step))
         if rng.random() < 0.4:
             catalog.fold()

@@ -31,7 +31,8 @@ from featurestore.index import RowIndex
 from featurestore.items import list_items
 from featurestore.keys import canonical_json
 from featurestore.reader import open_features
-from featurestore.records import _CHECK, record_file
+from featurestore.records import record_file
+from featurestore.sealed import seal_json, seal_parquet
 from featurestore.shards import crc32
 from featurestore.store import Store, open_store
 from featurestore.verify import verify
@@ -74,18 +75,12 @@ def texts(root: Path) -> Path:
 # Commit records.
 
 
-def signed(document: Any) -> bytes:
-    """A record as `Record.encode` makes it: its checksum holds."""
-    body = json.dumps(document, separators=(",", ":")).encode()
-    return body[:-1] + _CHECK + str(crc32(body)).encode() + b"}"
-
-
 def change_record(**changes: Any) -> Case:
     def change(root: Path, _: Path) -> None:
         path = images(root) / record_file(0, 1)
         document = {k: v for k, v in json.loads(path.read_bytes()).items() if k != "check"}
         document |= {k: v(document[k]) if callable(v) else v for k, v in changes.items()}
-        path.write_bytes(signed(document))
+        path.write_bytes(seal_json(document))
 
     return change
 
@@ -312,7 +307,7 @@ def table(file: str, frame: Callable[[], pl.DataFrame]) -> Case:
     def change(root: Path, _: Path) -> None:
         path = images(root) / file
         path.parent.mkdir(parents=True, exist_ok=True)
-        frame().write_parquet(path)
+        path.write_bytes(seal_parquet(frame()))
 
     return change
 
@@ -356,7 +351,8 @@ def items_at(path: str, item: str = "d/1") -> Case:
             os.mkfifo(where)
         frame = {"item": [item], "modality": ["image"], "path": [where], "text": [None], "text_sha256": [None]}
         strings = {"text": pl.String, "text_sha256": pl.String}
-        pl.DataFrame(frame, schema_overrides=strings).write_parquet(root / "items/d/000009.parquet")
+        frame = pl.DataFrame(frame, schema_overrides=strings)
+        (root / "items/d/000009.parquet").write_bytes(seal_parquet(frame))
 
     return change
 
@@ -439,9 +435,9 @@ def _(root: Path, outside: Path) -> None:
 def _(root: Path, _outside: Path) -> None:
     folder = root / "cohorts" / "c"
     folder.mkdir(parents=True)
-    pointer = {"format": 2, "key": "../../../outside", "builder": "table", "options": {}, "task": "binary",
+    pointer = {"format": COHORT_FORMAT, "key": "../../../outside", "builder": "table", "options": {}, "task": "binary",
                "classes": ["a", "b"], "rows": "r", "splits": {}, "licence": "none", "counts": {}}  # fmt: skip
-    (folder / "cohort.json").write_text(json.dumps(pointer))
+    (folder / "cohort.json").write_bytes(seal_json(pointer))
 
 
 @case("cohorts: nested")

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from featurestore import remote as remote_module
-from featurestore.errors import DataError, StoreError
+from featurestore.errors import ChecksumError, DataError, StoreError
 from featurestore.featureset import create_feature_set
 from featurestore.fsio import names, read_parquet, remove, scan_parquet, touch, write_atomic, write_new, write_parquet
 from featurestore.remote import object_path
@@ -118,7 +118,7 @@ def test_tables_are_read_as_from_a_disk(folder, tmp_path):
     assert read_parquet(folder / "1.parquet", columns=["row"]).equals(parts[1].select("row"))
     assert scan_parquet([folder / f"{i}.parquet" for i in range(3)]).collect().equals(pl.concat(parts))
     write_atomic(folder / "torn.parquet", b"PAR1")
-    with pytest.raises(pl.exceptions.PolarsError):
+    with pytest.raises(ChecksumError):
         read_parquet(folder / "torn.parquet")
 
 

@@ -32,7 +32,7 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path):
 def test_another_format_is_refused(tmp_path):
     root = open_store(tmp_path / "s", create=True).root
     (root / "radfs.json").write_text('{"format": 99}')
-    with pytest.raises(StoreError, match="has format 99; this radfs reads format 2"):
+    with pytest.raises(StoreError, match="has format 99; this radfs reads format 3"):
         open_store(root)
     (root / "radfs.json").write_text("{")
     with pytest.raises(StoreError, match="damaged"):

@@ -217,7 +217,7 @@ def test_damage_in_rows_that_no_longer_count_is_no_finding(store, texts):
 
 def test_a_table_that_cannot_be_read_is_named(store, images):
     (store.items / "d" / "000000.parquet").write_bytes(b"torn")
-    assert ["items/d/000000.parquet cannot be read" in f.message for f in verify(store).findings] == [True]
+    assert ["items/d/000000.parquet is damaged" in f.message for f in verify(store).findings] == [True]
 
 
 def test_an_unknown_set_is_an_error(store, images):

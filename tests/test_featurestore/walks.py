@@ -73,13 +73,13 @@ def held_by(store: Store, name: str) -> dict[str, bytes | None]:
     return read_set(store, open_feature_set(store, LAYOUTS[name].name)) if path.exists() else {}
 
 
-def assert_sound(store: Store, name: str) -> dict[str, bytes | None]:
-    """What must hold at any moment; gives what is held."""
+def assert_sound(store: Store, name: str, stray: str = "nothing") -> dict[str, bytes | None]:
+    """What must hold at any moment; gives what is held. `stray` is a shard file that may be there without a record."""
     held, truth = held_by(store, name), truth_of(name)
     assert held == {item: truth[item] for item in held}
     assert max(times_made(store).values(), default=1) == 1
     report = verify(store, deep=True)
-    assert report.clean, report.findings
+    assert not [f for f in report.findings if f"the commit record is missing and {stray}" not in f.message]
     return held
 
 
@@ -170,18 +170,18 @@ def walk_commit(folder: Path, name: str, *, every: int = 1) -> int:
 
 def walk_collection(folder: Path, *, every: int = 1) -> int:
     """A collection of all kinds of leftovers that a crash ends at any point. How many states were looked at."""
-    store = some_store(folder, "image")
+    store, stray = some_store(folder, "image"), "tokens/v0/c.1.0.0"
     feature_set = create_feature_set(store, LAYOUTS["image"])
     with as_the_dead():
         leave_all_kinds(store)
-        before = assert_sound(store, "image")
+        before = assert_sound(store, "image", stray)
         assert len(before) == 4
         images = images_of(lambda: collect(store, dry_run=False), store.root, folder / "images", set, every)
     assert leftovers(store) == []
-    assert not (feature_set.path / "tokens/v0/c.1.0.0").exists()
+    assert not (feature_set.path / stray).exists()
     for image in images:
         crashed = open_store(image)
-        assert assert_sound(crashed, "image") == before
+        assert assert_sound(crashed, "image", stray) == before
         assert_resumes(crashed, "image")
     return len(images)
 
