@@ -23,6 +23,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from cohorts.cohort import FORMAT as COHORT_FORMAT
 from featurestore.claims import Claims
 from featurestore.errors import RadfsError
 from featurestore.featureset import create_feature_set, list_feature_sets, open_feature_set
