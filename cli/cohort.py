@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .drr import drr
 from .options import DEFAULT_STORE, StoreOption
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Build, list and show cohorts.")
 build = typer.Typer(no_args_is_help=True, help="Build a cohort from a source.")
 app.add_typer(build, name="build")
+app.command("drr")(drr)
 
 NameArgument = Annotated[str, typer.Argument(help="The cohort's name: lower-case letters, digits, '.', '_', '-'.")]
 TestShareOption = Annotated[float, typer.Option(help="Share of the samples kept for the test.")]
