@@ -12,6 +12,17 @@ from .spec import EncoderSpec
 from .weights import find_files
 
 ENCODERS = {
+    "rad-dino": "featurestore.encoders.rad_dino:SPEC",
+    "c2l": "featurestore.encoders.c2l:SPEC",
+    "medical-mae": "featurestore.encoders.medical_mae:SPEC",
+    "mrm": "featurestore.encoders.mrm:SPEC",
+    "biovil-t": "featurestore.encoders.biovil_t:SPEC",
+    "gloria": "featurestore.encoders.gloria:SPEC",
+    "biomedclip": "featurestore.encoders.biomedclip:SPEC",
+    "biovil-t-bert": "featurestore.encoders.biovil_t:BERT",
+    "cxr-bert-general": "featurestore.encoders.cxr_bert:SPEC",
+    "bio-clinicalbert": "featurestore.encoders.clinical_bert:SPEC",
+    "rad-dino-maira-2": "featurestore.encoders.rad_dino:MAIRA_2",
     "efficientnet-lite0": "featurestore.encoders.efficientnet_lite0:SPEC",
     "minilm": "featurestore.encoders.minilm:SPEC",
     "tiny": "featurestore.encoders.tiny:SPEC",
