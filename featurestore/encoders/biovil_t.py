@@ -7,9 +7,10 @@ every place of every image.
 
 from typing import TYPE_CHECKING, Any
 
+from . import timm_models
 from .cxr_bert import BERT_FILE
 from .frozen import ImageEncoder
-from .loading import load_tensors, state_of
+from .loading import state_of
 from .sources import HubWeights
 from .spec import (
     Architecture,
@@ -108,12 +109,11 @@ BERT = EncoderSpec(
 
 def network(spec: EncoderSpec) -> Any:
     """What a single image runs through, under the names of the file. Filled with random numbers."""
-    import timm
     import torch
     from torch import nn
 
     parts = nn.Module()
-    parts.encoder = timm.create_model(spec.architecture.name, num_classes=0, global_pool="")
+    parts.encoder = timm_models.network(spec)
     parts.backbone_to_vit = nn.Conv2d(2048, 256, kernel_size=1, bias=False)
     parts.missing_previous_emb = nn.Parameter(torch.zeros(1, 256, 1, 1))
     return parts
@@ -128,12 +128,10 @@ def build(spec: EncoderSpec, *, device: str) -> ImageEncoder:
     """The encoder with its weights on `device`."""
     import torch
 
-    model = network(spec)
-    model.load_state_dict(load_tensors(spec), strict=True)
-    model.eval().to(device=device, memory_format=torch.channels_last)
+    model = timm_models.loaded(spec, network(spec), device=device)
 
     def forward(images: "Tensor") -> "tuple[Tensor, None]":
-        features = model.encoder.forward_features(images.contiguous(memory_format=torch.channels_last))
+        features = model.encoder.forward_features(images)
         if spec.output != "backbone":  # [b, 2048, 14, 14] -> [b, 256, 14, 14]
             features = model.backbone_to_vit(features)
         if spec.output == "official":

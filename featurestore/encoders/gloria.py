@@ -4,10 +4,9 @@ from typing import TYPE_CHECKING
 
 from .channel_stats import HALF, IMAGENET_MEAN, IMAGENET_STD
 from .frozen import ImageEncoder
-from .loading import load_tensors
 from .sources import PageWeights
 from .spec import Architecture, EncoderSpec, ImagePreprocessing, LoadRule, TokenLayout, Variant
-from .timm_models import features_of, network, published_state
+from .timm_models import features_of, loaded, network, published_state
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -77,13 +76,9 @@ SPEC = EncoderSpec(
 
 def build(spec: EncoderSpec, *, device: str) -> ImageEncoder:
     """The encoder with its weights on `device`."""
-    import torch
     from torch.nn.functional import interpolate
 
-    model = network(spec)
-    model.load_state_dict(load_tensors(spec), strict=True)
-    model.eval().to(device=device, memory_format=torch.channels_last)
-    features = features_of(spec, model)
+    features = features_of(spec, loaded(spec, network(spec), device=device))
 
     def upsampled(images: "Tensor") -> "tuple[Tensor, Tensor | None]":
         return features(interpolate(images, size=(_UPSAMPLED_PX,) * 2, mode="bilinear", align_corners=True))

@@ -36,27 +36,24 @@ def published_state(spec: EncoderSpec) -> "dict[str, Tensor]":
 
 def build(spec: EncoderSpec, *, device: str) -> ImageEncoder:
     """The encoder with its weights on `device`."""
-    model = network(spec)
-    model.load_state_dict(load_tensors(spec), strict=True)
-    return encoder_of(spec, model, device=device)
+    model = loaded(spec, network(spec), device=device)
+    return ImageEncoder(spec, features_of(spec, model), device=device)
 
 
-def encoder_of(spec: EncoderSpec, model: "nn.Module", *, device: str) -> ImageEncoder:
-    """An encoder of a loaded timm network."""
+def loaded(spec: EncoderSpec, model: Any, *, device: str) -> Any:
+    """`model` with the encoder's weights, in evaluation mode, on `device`."""
     import torch
 
-    model.eval().to(device=device, memory_format=torch.channels_last)
-    return ImageEncoder(spec, features_of(spec, model), device=device)
+    model.load_state_dict(load_tensors(spec), strict=True)
+    return model.eval().to(device=device, memory_format=torch.channels_last)
 
 
 def features_of(spec: EncoderSpec, model: Any) -> "Features":
     """The function from images [b, 3, h, w] to patches [b, n, d] and class tokens [b, d] or None."""
-    import torch
-
     channels = int(spec.architecture.options.get("in_chans", 3))
 
     def forward(images: "Tensor") -> "tuple[Tensor, Tensor | None]":
-        images = images[:, :channels].contiguous(memory_format=torch.channels_last)
+        images = images[:, :channels]
         if spec.output == "before-norm":
             (patches, prefix), *_ = model.forward_intermediates(
                 images, indices=1, norm=False, output_fmt="NLC", return_prefix_tokens=True, intermediates_only=True

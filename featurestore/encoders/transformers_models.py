@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 from ..errors import DataError
 from .frozen import ImageEncoder, TextEncoder
 from .loading import load_tensors
-from .spec import EncoderSpec
+from .spec import EncoderSpec, TextPreprocessing
 from .timm_models import split_tokens
-from .tokens import PreparedText
 from .weights import weight_files
 
 if TYPE_CHECKING:
@@ -95,20 +94,22 @@ def build_bert(spec: EncoderSpec, *, device: str) -> TextEncoder:
 
 def text_encoder_of(spec: EncoderSpec, model: Any, tokenizer: "Tokenizer", *, device: str) -> TextEncoder:
     """An encoder of a loaded text transformer and a tokenizer that is set up."""
+    assert isinstance(spec.preprocessing, TextPreprocessing)
     model.to(device)
 
-    def tokenize(text: str) -> PreparedText:
-        encoding = tokenizer.encode(text)
-        return PreparedText(tuple(encoding.ids), truncated=bool(encoding.overflowing))
+    def tokenize(text: str) -> list[int]:
+        return tokenizer.encode(text, add_special_tokens=False).ids
 
     def forward(ids: "Tensor", mask: "Tensor") -> "Tensor":
         return model(input_ids=ids, attention_mask=mask).last_hidden_state
 
-    return TextEncoder(spec, tokenize, forward, device=device)
+    vocabulary = tokenizer.get_vocab()
+    special = [vocabulary[token] for token in spec.preprocessing.special_tokens]
+    return TextEncoder(spec, tokenize, forward, device=device, special_ids=special)
 
 
 def wordpiece(vocabulary: Path, spec: EncoderSpec) -> "Tokenizer":
-    """BERT's tokenizer over a vocab.txt, cut at the context length. One that threads share.
+    """BERT's tokenizer over a vocab.txt. One that threads share.
 
     Raises:
         DataError: the vocabulary is damaged.
@@ -117,7 +118,7 @@ def wordpiece(vocabulary: Path, spec: EncoderSpec) -> "Tokenizer":
 
     try:
         # By class: AutoTokenizer would ask on standard input whether to run the code of a folder that brings some.
-        wrapper = BertTokenizer(vocab=str(vocabulary), do_lower_case=spec.lower_case)
+        wrapper = BertTokenizer(vocab=str(vocabulary), do_lower_case=bool(spec.lower_case))
     except MemoryError:
         raise
     except Exception as error:
@@ -127,14 +128,13 @@ def wordpiece(vocabulary: Path, spec: EncoderSpec) -> "Tokenizer":
         raise DataError(
             f"the vocabulary {vocabulary.name} has {words} words, encoder {spec.name!r} has {rows}: it is another's."
         )
-    return set_up(wrapper.backend_tokenizer, spec)
+    return set_up(wrapper.backend_tokenizer)
 
 
-def set_up(tokenizer: "Tokenizer", spec: EncoderSpec) -> "Tokenizer":
-    """Cut at the context length, no padding; special tokens written inside a report are ordinary text."""
-    assert spec.context_length is not None
+def set_up(tokenizer: "Tokenizer") -> "Tokenizer":
+    """No padding and no cutting, which the encoder does; special tokens written inside a report are ordinary text."""
     tokenizer.no_padding()
-    tokenizer.enable_truncation(spec.context_length)
+    tokenizer.no_truncation()
     tokenizer.encode_special_tokens = True
     return tokenizer
 

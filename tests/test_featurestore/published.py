@@ -215,7 +215,7 @@ def vocabulary(path: Path, words: int) -> None:
     """A vocab.txt of this many words: BERT's special ones, letters, some of radiology, the rest made up."""
     known = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz.,0123456789"]
     known += [f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"]
-    known += ["heart", "lung", "##s", "clear", "no", "effusion", "Heart", "Lung", "E", "H", "N", "[", "]"]
+    known += ["heart", "lung", "clear", "no", "effusion", "Heart", "Lung", "E", "H", "N", "[", "]"]
     path.write_text("\n".join([*known, *(f"word{i}" for i in range(words - len(known)))]) + "\n")
 
 
