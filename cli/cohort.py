@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .cohort_tasks import COMMANDS
 from .drr import drr
-from .options import DEFAULT_STORE, StoreOption
+from .options import DEFAULT_STORE, CsvOption, JsonOption, StoreOption
 
 if TYPE_CHECKING:
     from cohorts import BuildReport
@@ -133,6 +134,10 @@ def build_phantom(
     _print(report)
 
 
+for _name, _command in COMMANDS.items():
+    build.command(_name)(_command)
+
+
 @app.command("list")
 def list_(*, store: StoreOption = DEFAULT_STORE) -> None:
     """List the cohorts of the store.
@@ -169,15 +174,35 @@ def list_(*, store: StoreOption = DEFAULT_STORE) -> None:
 
 
 @app.command("show")
-def show(name: NameArgument, *, store: StoreOption = DEFAULT_STORE) -> None:
+def show(
+    name: NameArgument,
+    *,
+    flow: Annotated[
+        bool, typer.Option("--flow", help="The steps of inclusion alone, as a table: rows before and after each.")
+    ] = False,
+    json: JsonOption = False,
+    csv: CsvOption = False,
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
     """Show one cohort: how its rows came about, its classes, what each encoder has of it.
 
-    Example: `radfs cohort show nih`
+    Example: `radfs cohort show nih --flow`
     """
-    from cohorts import describe_cohort
+    from cohorts import describe_cohort, load_flow
+    from featurestore.errors import DataError
     from featurestore.store import open_store
 
-    for line in describe_cohort(open_store(store), name):
+    from .output import print_frame
+
+    opened = open_store(store)
+    if flow:
+        steps = load_flow(opened, name)
+        left_out = (steps["n_before"] - steps["n_after"]).alias("left_out")
+        print_frame(steps.insert_column(4, left_out), as_json=json, csv=csv)
+        return
+    if json or csv:
+        raise DataError("--json and --csv go with --flow; the whole description is for reading alone.")
+    for line in describe_cohort(opened, name):
         typer.echo(line)
 
 

@@ -47,6 +47,7 @@ OPTIONAL_ROW_SCHEMA = pl.Schema({"text_id": pl.String, **ATTRIBUTES})
 id). The rest: see `ATTRIBUTES`."""
 
 _SHOWN_IDS = 5
+_SHOWN_CHARACTERS = 60
 
 
 @dataclass(frozen=True)
@@ -317,5 +318,9 @@ def _changes(known: Cohort, new: Cohort) -> str:
 
 
 def _exclusion(step: str, ids: tuple[str, ...]) -> str:
-    more = f" and {len(ids) - _SHOWN_IDS:,} more" if len(ids) > _SHOWN_IDS else ""
-    return f"left out, {step}: {len(ids):,} ({', '.join(ids[:_SHOWN_IDS])}{more})"
+    shown = [ids[0]]
+    for i in ids[1:_SHOWN_IDS]:
+        if sum(map(len, shown)) + len(i) <= _SHOWN_CHARACTERS:
+            shown.append(i)
+    more = f" and {len(ids) - len(shown):,} more" if len(ids) > len(shown) else ""
+    return f"left out, {step}: {len(ids):,} ({', '.join(shown)}{more})"

@@ -34,17 +34,31 @@ class Flow:
         self.steps = [FlowStep("read", n_rows, n_rows, what)]
         self._excluded: list[pl.DataFrame] = []
 
-    def drop(self, frame: pl.DataFrame, where: pl.Expr, *, step: str, reason: str) -> pl.DataFrame:
+    def drop(
+        self, frame: pl.DataFrame, where: pl.Expr, *, step: str, reason: str, detail: str | None = None
+    ) -> pl.DataFrame:
         """Leave out the rows of `frame` (with columns `id`, `row`) for which `where` is true.
 
         A step that finds nothing is kept as well: it says that the check was made.
+
+        Args:
+            frame: the rows.
+            where: which to leave out; null is not.
+            step: the step's name.
+            reason: why, in words.
+            detail: a column that says it row by row, where rows of one step differ.
         """
         marked = frame.with_columns(where.fill_null(value=False).alias("_out"))
         out = marked.filter("_out")
         kept = marked.filter(~pl.col("_out")).drop("_out")
         self.steps.append(FlowStep(step, frame.height, kept.height, reason))
         self._excluded.append(
-            out.select("id", "row", pl.lit(step).alias("step"), pl.lit(reason).alias("reason")).cast(EXCLUDED_SCHEMA)
+            out.select(
+                "id",
+                "row",
+                pl.lit(step).alias("step"),
+                (pl.lit(reason) if detail is None else pl.col(detail)).alias("reason"),
+            ).cast(EXCLUDED_SCHEMA)
         )
         return kept
 

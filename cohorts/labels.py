@@ -5,8 +5,10 @@ Knows a column of values; not the table around it.
 
 import math
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import pairwise
 
 import polars as pl
@@ -94,6 +96,46 @@ def as_bins(numbers: pl.Series, bins: int, *, column: str) -> Labels:
     classes = tuple(f"[{low}, {high}{']' if i == bins - 1 else ')'}" for i, (low, high) in enumerate(pairwise(texts)))
     codes = [sum(x >= start for start in starts) for x in numbers]
     return Labels(classes, codes, edges)
+
+
+def quantile_edges(numbers: pl.Series, bins: int, *, column: str) -> tuple[float, ...]:
+    """The edges of equal-frequency bins as `pandas.qcut` sets them: quantiles k/bins by linear interpolation.
+
+    Raises:
+        DataError: two edges fall together.
+    """
+    ordered = [Fraction(x) for x in sorted(numbers.to_list())]
+    edges = []
+    for k in range(bins + 1):
+        place = Fraction(k * (len(ordered) - 1), bins)
+        low = math.floor(place)
+        high = min(low + 1, len(ordered) - 1)
+        edges.append(float(ordered[low] + (place - low) * (ordered[high] - ordered[low])))
+    if len(set(edges)) <= bins:
+        raise DataError(f"{column} cannot be cut into {bins} equal-frequency bins: too many equal values.")
+    return tuple(edges)
+
+
+def as_intervals(numbers: pl.Series, edges: Sequence[float], *, closed: str) -> Labels:
+    """Classes by given edges; a value on an inner edge goes to the bin that is `closed` on that side.
+
+    What lies below the first or above the last edge goes to the outermost bins, whose outer edges belong to them.
+
+    Args:
+        numbers: none missing.
+        edges: ascending, at least three.
+        closed: "left": bins [a, b). "right": bins (a, b].
+    """
+    inner = edges[1:-1]
+    count = bisect_right if closed == "left" else bisect_left
+    texts = [number_text(x) for x in edges]
+    opening, closing = ("[", ")") if closed == "left" else ("(", "]")
+    last = len(edges) - 2
+    names = tuple(
+        f"{opening if i else '['}{low}, {high}{closing if i < last else ']'}"
+        for i, (low, high) in enumerate(pairwise(texts))
+    )
+    return Labels(names, [count(inner, x) for x in numbers], tuple(edges))
 
 
 def as_numbers(values: pl.Series) -> pl.Series:

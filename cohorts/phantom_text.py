@@ -4,6 +4,7 @@ Knows how strong each finding is; nothing of patients, labels or pictures.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -74,8 +75,26 @@ _ASIDE = (
 _CLEAR = ("No acute cardiopulmonary abnormality.", "No acute process.", "Unremarkable chest radiograph.")
 
 
+@dataclass(frozen=True)
+class Sections:
+    """The parts of one report."""
+
+    indication: str
+    technique: str
+    findings: str
+    impression: str
+
+
 def write_report(rng: np.random.Generator, findings: Mapping[str, Finding]) -> str:
-    """One report: indication, findings in any order, impression.
+    """One report in one line: indication, findings in any order, impression. See `write_sections`."""
+    words = write_sections(rng, findings)
+    return (
+        f"INDICATION: {words.indication}. {words.technique} FINDINGS: {words.findings} IMPRESSION: {words.impression}"
+    )
+
+
+def write_sections(rng: np.random.Generator, findings: Mapping[str, Finding]) -> Sections:
+    """The words of one report.
 
     A finding with a severity above 0 is stated, graded by its strength; any other is denied or passed over.
 
@@ -102,7 +121,7 @@ def write_report(rng: np.random.Generator, findings: Mapping[str, Finding]) -> s
         if stated
         else pick(_CLEAR)
     )
-    return f"INDICATION: {pick(_INDICATION)}. {pick(_TECHNIQUE)} FINDINGS: {body} IMPRESSION: {impression}"
+    return Sections(pick(_INDICATION), pick(_TECHNIQUE), body, impression)
 
 
 def _grade(severity: float) -> str:

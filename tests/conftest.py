@@ -24,3 +24,12 @@ def real_data() -> Path:
     if not (folder / "nih-cxr14-64px" / "records.csv").is_file():
         pytest.skip("no real data: set RADFS_TEST_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def openi_wheel() -> Path:
+    """The wheel of torchxrayvision, whose Indiana University reports are real: `pip download torchxrayvision==1.5.7`."""
+    path = Path(os.environ.get("RADFS_OPENI_WHEEL", ""))
+    if not path.is_file():
+        pytest.skip("no OpenI reports: set RADFS_OPENI_WHEEL to the wheel of torchxrayvision 1.5.7")
+    return path
