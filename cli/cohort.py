@@ -138,6 +138,36 @@ for _name, _command in COMMANDS.items():
     build.command(_name)(_command)
 
 
+@app.command("phantom-tree")
+def phantom_tree(
+    kind: Annotated[str, typer.Argument(help="mimic or inspect.")],
+    *,
+    out: Annotated[Path, typer.Option(help="Folder for the tree.")],
+    size: Annotated[int, typer.Option(min=10, help="Patients of mimic, studies of inspect.")] = 120,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything.")] = 0,
+    image_px: Annotated[int, typer.Option(min=32, help="Height and width of the images.")] = 256,
+    bad_rows: Annotated[bool, typer.Option("--bad-rows", help="mimic: also rows that cannot be read.")] = False,
+) -> None:
+    """Write a miniature tree of MIMIC or INSPECT in the real layout, of made-up patients, to try the builders on.
+
+    Example: `radfs cohort phantom-tree mimic --out practice`
+    """
+    from cohorts.phantom_inspect import write_inspect_tree
+    from cohorts.phantom_mimic import write_mimic_tree
+    from featurestore.errors import DataError
+
+    if kind == "mimic":
+        tree = write_mimic_tree(out, subjects=size, seed=seed, image_px=image_px, bad_rows=bad_rows)
+        folders = f"--mimic-cxr-jpg {tree.jpg} --mimic-cxr {tree.reports} --mimic-iv {tree.iv}"
+        typer.echo(f"next: radfs cohort build mimic-age {folders}")
+    elif kind == "inspect":
+        tree = write_inspect_tree(out, studies=size, seed=seed, image_px=image_px)
+        folders = f"--inspect {tree.tables} --radiographs {tree.radiographs}"
+        typer.echo(f"next: radfs cohort build inspect-readmission-12m {folders}")
+    else:
+        raise DataError(f"tree {kind!r} is not known: use mimic or inspect.")
+
+
 @app.command("list")
 def list_(*, store: StoreOption = DEFAULT_STORE) -> None:
     """List the cohorts of the store.

@@ -3,18 +3,15 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from .options import DEFAULT_STORE, StoreOption
 
-if TYPE_CHECKING:
-    from cohorts import SplitScheme
-
 NameOption = Annotated[str | None, typer.Option(help="The cohort's name.", show_default="the task's name")]
 JpgOption = Annotated[Path, typer.Option(help="Folder of MIMIC-CXR-JPG 2.1.0.")]
-ReportsOption = Annotated[Path, typer.Option(help="Folder of MIMIC-CXR 2.1.0 with its reports (zip or tree), or the zip.")]
+ReportsOption = Annotated[Path, typer.Option(help="Folder of MIMIC-CXR 2.1.0 with its reports, zip or tree.")]
 IvOption = Annotated[Path, typer.Option(help="Folder of MIMIC-IV 3.1.")]
 ViewOption = Annotated[str, typer.Option(help="frontal (AP or PA), AP or PA.")]
 TextOption = Annotated[
@@ -40,7 +37,7 @@ ShareOption = Annotated[
 ]
 FoldsOption = Annotated[int | None, typer.Option(help="K folds, no test share.", show_default="none")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of every draw of rows.")]
-DatasetOption = Annotated[str, typer.Option(help="First part of the ids; tasks of one dataset share images and reports.")]
+DatasetOption = Annotated[str, typer.Option(help="First part of the ids; tasks of one data set share items.")]
 ReplaceOption = Annotated[bool, typer.Option("--replace", help="Replace a cohort of this name with other content.")]
 GroupOption = Annotated[
     bool, typer.Option("--group", help="If this makes the store: let its folder's group read and write it too.")
@@ -83,7 +80,7 @@ def mimic_5x1200(
 
     Example: `radfs cohort build mimic-5x1200 --mimic-cxr-jpg DIR --mimic-cxr DIR --preset paper`
     """
-    _build("mimic-5x1200", **locals())
+    _build("mimic-5x1200", locals())
 
 
 def mimic_age(
@@ -116,7 +113,7 @@ def mimic_age(
 
     Example: `radfs cohort build mimic-age --mimic-cxr-jpg DIR --mimic-cxr DIR --mimic-iv DIR`
     """
-    _build("mimic-age", **(locals() | {"bins": _edges(bins)}))
+    _build("mimic-age", locals() | {"bins": _edges(bins)})
 
 
 def mimic_discharge_3d(
@@ -130,7 +127,7 @@ def mimic_discharge_3d(
     window: Annotated[
         str, typer.Option(help="stay: from admission on. ed: from registration in the emergency department on.")
     ] = "stay",
-    horizon: Annotated[str, typer.Option(help="hours: within 72 hours. days: at most 3 calendar days later.")] = "hours",
+    horizon: Annotated[str, typer.Option(help="hours: within 72 hours. days: 3 calendar days at most.")] = "hours",
     exclude_location: Annotated[
         list[str] | None, typer.Option(help="Leave out this place of discharge, such as HOSPICE; may be repeated.")
     ] = None,
@@ -156,7 +153,7 @@ def mimic_discharge_3d(
 
     Example: `radfs cohort build mimic-discharge-3d --mimic-cxr-jpg DIR --mimic-cxr DIR --mimic-iv DIR`
     """
-    _build("mimic-discharge-3d", **(locals() | {"exclude_location": exclude_location or []}))
+    _build("mimic-discharge-3d", locals() | {"exclude_location": exclude_location or []})
 
 
 def inspect_task(builder: str, what: str) -> Callable[..., None]:
@@ -177,7 +174,7 @@ def inspect_task(builder: str, what: str) -> Callable[..., None]:
         missing: Annotated[
             str, typer.Option(help="Leave out studies without an image before or after balancing.")
         ] = "before",
-        no_text: Annotated[str, typer.Option(help="Studies without an impression: drop, or keep without text.")] = "drop",
+        no_text: Annotated[str, typer.Option(help="Studies without an impression: drop or keep.")] = "drop",
         preset: PresetOption = None,
         split: SplitOption = None,
         test: TestOption = None,
@@ -190,9 +187,11 @@ def inspect_task(builder: str, what: str) -> Callable[..., None]:
         group: GroupOption = False,
         store: StoreOption = DEFAULT_STORE,
     ) -> None:
-        _build(builder, **{key: value for key, value in locals().items() if key != "builder"})
+        _build(builder, {key: value for key, value in locals().items() if key != "builder"})
 
-    command.__doc__ = f"{what}; from INSPECT.\n\nExample: `radfs cohort build {builder} --inspect DIR --radiographs DIR`"
+    command.__doc__ = (
+        f"{what}; from INSPECT.\n\nExample: `radfs cohort build {builder} --inspect DIR --radiographs DIR`"
+    )
     return command
 
 
@@ -206,29 +205,24 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 
 
-def _build(
-    builder: str,
-    *,
-    name: str | None,
-    store: str,
-    group: bool,
-    split: str | None,
-    test: str | None,
-    test_share: float | None,
-    folds: int | None,
-    **options: Any,
-) -> None:
+_SCHEME = {"split": "unit", "test": "test", "test_share": "test_share", "folds": "folds"}
+"""Options of splitting, and the fields of `SplitScheme` that they set."""
+
+
+def _build(builder: str, options: dict[str, Any]) -> None:
+    """Run a builder with the values of its command's options."""
     from importlib import import_module
 
     from cohorts import COHORT_BUILDERS
+    from cohorts.tasks.common import default_scheme
     from featurestore.store import open_store
 
+    store, group, name = (options.pop(key) for key in ("store", "group", "name"))
+    given = {field: value for key, field in _SCHEME.items() if (value := options.pop(key)) is not None}
+    splits = replace(default_scheme(builder, options["preset"]), **given) if given else None
     module, function = COHORT_BUILDERS[builder].split(":")
-    given = {"unit": split, "test": test, "test_share": test_share, "folds": folds}
-    given = {key: value for key, value in given.items() if value is not None}
-    splits = _scheme(builder, options["preset"], given) if given else None
-    opened = open_store(store, create=True, group=group)
-    report = getattr(import_module(module), function)(opened, name or builder, splits=splits, **options)
+    run = getattr(import_module(module), function)
+    report = run(open_store(store, create=True, group=group), name or builder, splits=splits, **options)
     for line in report.lines():
         typer.echo(line)
 
@@ -243,9 +237,3 @@ def _edges(bins: str) -> str | list[float]:
         return [float(edge) for edge in bins.split(",")]
     except ValueError:
         raise DataError(f"--bins {bins!r} are no numbers parted by commas, such as 18,40,55,65,75,120.") from None
-
-
-def _scheme(builder: str, preset: str | None, given: dict[str, Any]) -> "SplitScheme":
-    from cohorts.tasks.common import default_scheme
-
-    return replace(default_scheme(builder, preset), **given)

@@ -15,9 +15,9 @@ COHORT_BUILDERS = {
     "mimic-5x1200": "cohorts.tasks.mimic_5x1200:build_mimic_5x1200",
     "mimic-age": "cohorts.tasks.mimic_age:build_mimic_age",
     "mimic-discharge-3d": "cohorts.tasks.mimic_discharge_3d:build_mimic_discharge_3d",
-    "inspect-readmission-12m": "cohorts.tasks.inspect_ct:build_inspect_readmission_12m",
-    "inspect-ph-12m": "cohorts.tasks.inspect_ct:build_inspect_ph_12m",
-    "inspect-pe": "cohorts.tasks.inspect_ct:build_inspect_pe",
+    "inspect-readmission-12m": "cohorts.tasks.inspect_readmission_12m:build_inspect_readmission_12m",
+    "inspect-ph-12m": "cohorts.tasks.inspect_ph_12m:build_inspect_ph_12m",
+    "inspect-pe": "cohorts.tasks.inspect_pe:build_inspect_pe",
 }
 """Builders by the name that `radfs cohort build` takes. A new one is one file and one line here; beside the builder
 its module has `example(store, name, folder)`, which the contract suite runs."""

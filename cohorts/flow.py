@@ -35,7 +35,7 @@ class Flow:
         self._excluded: list[pl.DataFrame] = []
 
     def drop(
-        self, frame: pl.DataFrame, where: pl.Expr, *, step: str, reason: str, detail: str | None = None
+        self, frame: pl.DataFrame, where: pl.Expr | pl.Series, *, step: str, reason: str, detail: str | None = None
     ) -> pl.DataFrame:
         """Leave out the rows of `frame` (with columns `id`, `row`) for which `where` is true.
 
@@ -48,7 +48,7 @@ class Flow:
             reason: why, in words.
             detail: a column that says it row by row, where rows of one step differ.
         """
-        marked = frame.with_columns(where.fill_null(value=False).alias("_out"))
+        marked = frame.with_columns(where.fill_null(False).alias("_out"))
         out = marked.filter("_out")
         kept = marked.filter(~pl.col("_out")).drop("_out")
         self.steps.append(FlowStep(step, frame.height, kept.height, reason))

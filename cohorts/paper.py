@@ -1,8 +1,8 @@
 """The tasks of the paper in numbers: samples, splits, fractions, training samples and epochs (Tables 3 to 7).
 
-Frozen data without any code of a cohort, so that grids can read it. `floor` of a fraction of the training samples gives
-the tables' numbers for 5x1200, Age and Readmission; for 3-Day Discharge and 12-Month PH it misses some by a few, whatever
-the size of the pool: `PaperTask.n_train` has the printed numbers.
+Frozen data without any code of a cohort, so that grids can read it. The floor of a fraction of the training samples
+gives the tables' numbers for 5x1200, Age and Readmission; for 3-Day Discharge and 12-Month PH it misses some by a few,
+whatever the size of the pool: `PaperTask.n_train` has the printed numbers.
 """
 
 from collections.abc import Mapping

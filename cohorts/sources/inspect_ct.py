@@ -4,6 +4,7 @@ Two releases are in use: that of June 2025 with dated .tsv tables and patient id
 with "Final_" and which holds no patient ids. `impression_id` is the key of a study in both.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +47,9 @@ class Tables:
 
     def labels(self, column: str) -> Rows:
         """`impression_id` and one label: 1, 0, `CENSORED`, or null where there is none."""
-        return self._read("Final_labels*.csv", "labels_*.tsv", _STUDY, cells.word(column, _VALUES, pl.Int8(), blank="null"))
+        return self._read(
+            "Final_labels*.csv", "labels_*.tsv", _STUDY, cells.word(column, _VALUES, pl.Int8(), blank="null")
+        )
 
     def images(self) -> Rows:
         """`impression_id` and `image_id`; in the June-2025 release `person_id` and `procedure_DATETIME` too."""
@@ -70,7 +73,7 @@ class Tables:
         return read_table(self.root, self._table(old, new, *columns))
 
 
-def open_tables(folder: str | Path) -> Tables:
+def open_tables(folder: str | os.PathLike[str]) -> Tables:
     """The tables of INSPECT, of whichever release lies there.
 
     Raises:
@@ -79,7 +82,9 @@ def open_tables(folder: str | Path) -> Tables:
     root = check_folder(folder, "INSPECT", PAGE)
     new, old = (_present(root, file) for file in ("labels_*.tsv", "Final_labels*.csv"))
     if new and old:
-        raise DataError(f"{root} holds labels of two releases of INSPECT, labels_*.tsv and Final_labels*.csv. Keep one.")
+        raise DataError(
+            f"{root} holds labels of two releases of INSPECT, labels_*.tsv and Final_labels*.csv. Keep one."
+        )
     if not new and not old:
         find_table(root, SourceTable("labels_*.tsv", RELEASE, PAGE, _KEY, ()))
     return Tables(root, old)

@@ -3,6 +3,7 @@
 A report lies at files/p10/p10000032/s50414267.txt. Nothing is ever unpacked to disk.
 """
 
+import os
 import re
 import zipfile
 import zlib
@@ -25,7 +26,7 @@ NOT_UTF8 = "report is not UTF-8 text"
 class Reports:
     """The reports of a download, by patient and study."""
 
-    def __init__(self, source: str | Path) -> None:
+    def __init__(self, source: str | os.PathLike[str]) -> None:
         """Find them.
 
         Args:

@@ -3,6 +3,7 @@
 The files keep "2.0.0" in their names in release 2.1.0. Dates are shifted by patient, times of day are true.
 """
 
+import os
 from pathlib import Path
 
 import polars as pl
@@ -53,7 +54,7 @@ def labels_table(labeler: str) -> SourceTable:
     )
 
 
-def check_images(folder: str | Path) -> Path:
+def check_images(folder: str | os.PathLike[str]) -> Path:
     """The root of MIMIC-CXR-JPG.
 
     Raises:

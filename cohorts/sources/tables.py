@@ -7,6 +7,7 @@ can leave out what depends on it, by id. No message shows what stands in a row.
 
 import gzip
 import io
+import os
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -66,7 +67,7 @@ class Rows:
         return self.frame.filter(pl.col("fault").is_null()).drop("fault")
 
 
-def check_folder(folder: str | Path, what: str, page: str) -> Path:
+def check_folder(folder: str | os.PathLike[str], what: str, page: str) -> Path:
     """The folder of a data set.
 
     Raises:
@@ -84,13 +85,15 @@ def find_table(root: Path, table: SourceTable) -> Path:
     Raises:
         DataError: it is not there, or several files could be it.
     """
-    pattern = table.file.replace("*", "[0-9]*")
-    found = sorted(path for name in (pattern, f"{pattern}.gz") for path in root.glob(name) if path.is_file())
+    names = (table.file, f"{table.file}.gz")
+    found = sorted(path for name in names for path in root.glob(name) if path.is_file())
     if len(found) == 2 and found[1].name == f"{found[0].name}.gz":
         found = found[:1]  # unpacked beside the original
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
-        raise DataError(f"{table.release}: {root} holds several files for {table.file}: {names}. Keep one of them there.")
+        raise DataError(
+            f"{table.release}: {root} holds several files for {table.file}: {names}. Keep one of them there."
+        )
     if not found:
         raise DataError(
             f"{table.release}: {root / table.file} is missing (with or without .gz).{_others(root, table)} "
@@ -121,7 +124,7 @@ def read_table(root: Path, table: SourceTable) -> Rows:
         notes.append(f"{path.name}: rows that repeat an earlier one and count once: {text.height - frame.height:,}")
     if table.n_rows is not None and text.height != table.n_rows:
         notes.append(
-            f"{path.name}: {text.height:,} rows; {table.release} has {table.n_rows:,}: is it a part, or another release?"
+            f"{path.name}: {text.height:,} rows; {table.release} has {table.n_rows:,}: a part, or another release?"
         )
     return Rows(frame, path, tuple(notes))
 

@@ -1,1 +1,1 @@
-"""The tasks of the paper, from the raw downloads: one file a task (INSPECT's three differ in a column alone)."""
+"""The tasks of the paper, from the raw downloads: one file a task; `common`, `mimic` and `inspect_ct` are shared."""

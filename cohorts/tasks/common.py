@@ -49,7 +49,7 @@ class Task:
 
     @property
     def preset(self) -> str | None:
-        """"paper", or None."""
+        """ "paper", or None."""
         return self.settings["preset"]
 
     @property

@@ -1,6 +1,6 @@
-"""The tasks on INSPECT: `inspect-readmission-12m`, `inspect-ph-12m` (prognostic) and `inspect-pe` (diagnostic).
+"""What the tasks on INSPECT share, which differ in one column of the labels.
 
-They differ in one column of the labels. Section 3.2 of the paper: censored studies are removed, then studies without
+Section 3.2 of the paper: censored studies are removed, then studies without
 the event are drawn until there are as many as with it. The images are radiographs made from the CT volumes.
 """
 
@@ -16,7 +16,7 @@ from featurestore.store import Store
 
 from ..build import BuildReport
 from ..flow import Flow
-from ..sampling import places, take
+from ..sampling import places
 from ..scheme import SplitScheme
 from ..sections import clean
 from ..sources import inspect_ct
@@ -35,11 +35,6 @@ class InspectTask:
     builder: str
     column: str
     classes: tuple[str, str]
-
-
-READMISSION = InspectTask("inspect-readmission-12m", "12_month_readmission", ("not readmitted", "readmitted"))
-PH = InspectTask("inspect-ph-12m", "12_month_PH", ("no PH", "PH"))
-PE = InspectTask("inspect-pe", "pe_positive_nlp", ("no PE", "PE"))
 
 
 class InspectOptions(TypedDict, total=False):
@@ -78,32 +73,6 @@ DEFAULTS: InspectOptions = {
 }
 
 
-def build_inspect_readmission_12m(
-    store: Store,
-    name: str = READMISSION.builder,
-    *,
-    inspect: Folder,
-    radiographs: Folder,
-    **options: Unpack[InspectOptions],
-) -> BuildReport:
-    """Admitted again within 12 months; see `build_inspect`."""
-    return build_inspect(store, READMISSION, name, inspect=inspect, radiographs=radiographs, **options)
-
-
-def build_inspect_ph_12m(
-    store: Store, name: str = PH.builder, *, inspect: Folder, radiographs: Folder, **options: Unpack[InspectOptions]
-) -> BuildReport:
-    """Diagnosed with pulmonary hypertension within 12 months; see `build_inspect`."""
-    return build_inspect(store, PH, name, inspect=inspect, radiographs=radiographs, **options)
-
-
-def build_inspect_pe(
-    store: Store, name: str = PE.builder, *, inspect: Folder, radiographs: Folder, **options: Unpack[InspectOptions]
-) -> BuildReport:
-    """Pulmonary embolism, as the impression states it; see `build_inspect`."""
-    return build_inspect(store, PE, name, inspect=inspect, radiographs=radiographs, **options)
-
-
 def build_inspect(
     store: Store,
     of: InspectTask,
@@ -126,11 +95,11 @@ def build_inspect(
     Raises:
         DataError: a source or an option that cannot be used.
     """
-    settings = DEFAULTS | options
+    task = Task(store, of.builder, name, DEFAULTS | options, {"inspect": inspect, "radiographs": radiographs})
+    settings = task.settings
     one_of("balance", settings["balance"], ("image", "patient", "none"))
     one_of("missing", settings["missing"], ("before", "after"))
     one_of("no_text", settings["no_text"], ("drop", "keep"))
-    task = Task(store, of.builder, name, settings, {"inspect": inspect, "radiographs": radiographs})
     tables = inspect_ct.open_tables(inspect)
     images = check_folder(radiographs, "the radiographs", "make them with `radfs cohort drr`")
     _refuse_split_by_subject(task, tables)
@@ -149,12 +118,12 @@ def build_inspect(
     return task.finish(frame, flow, classes=of.classes, licence=inspect_ct.LICENCE)
 
 
-def example(store: Store, name: str, folder: Path) -> BuildReport:
-    """The smallest real use, for the contract suite: on a miniature tree; all three tasks share it."""
+def example_of(store: Store, of: InspectTask, name: str, folder: Path) -> BuildReport:
+    """The smallest real use, for the contract suite: on a miniature tree."""
     from ..phantom_inspect import write_inspect_tree
 
-    tree = write_inspect_tree(folder, studies=80, image_px=32)
-    return build_inspect_readmission_12m(store, name, inspect=tree.tables, radiographs=tree.radiographs)
+    tree = write_inspect_tree(folder, studies=50, image_px=32)
+    return build_inspect(store, of, name, inspect=tree.tables, radiographs=tree.radiographs)
 
 
 def _refuse_split_by_subject(task: Task, tables: inspect_ct.Tables) -> None:
@@ -162,10 +131,12 @@ def _refuse_split_by_subject(task: Task, tables: inspect_ct.Tables) -> None:
         return
     if task.scheme.unit != "image":
         raise DataError(
-            f"{inspect_ct.OLD_RELEASE} in {tables.root} holds no patient ids, so it cannot be split by patient. Use the "
-            "release of June 2025, or --split image, which leaks where a patient has several scans."
+            f"{inspect_ct.OLD_RELEASE} in {tables.root} holds no patient ids, so it cannot be split by patient. Use "
+            "the release of June 2025, or --split image, which leaks where a patient has several scans."
         )
-    task.notes.append("WARNING: this release holds no patient ids: every study counts as a patient, and the test may leak")
+    task.notes.append(
+        "WARNING: this release holds no patient ids: every study counts as a patient, and the test may leak"
+    )
 
 
 def _studies(task: Task, tables: inspect_ct.Tables, column: str) -> tuple[pl.DataFrame, Flow]:
@@ -211,7 +182,7 @@ def _studies(task: Task, tables: inspect_ct.Tables, column: str) -> tuple[pl.Dat
 
 
 def _with_texts(task: Task, tables: inspect_ct.Tables, frame: pl.DataFrame, flow: Flow) -> pl.DataFrame:
-    """Add `text`, and the publishers' part of the study as `source_part`."""
+    """Add `text`, and the publishers' part of the study as `source_split`."""
     rows = tables.impressions()
     task.notes += rows.notes
     texts = rows.sound().select("impression_id", "impressions")
@@ -222,8 +193,8 @@ def _with_texts(task: Task, tables: inspect_ct.Tables, frame: pl.DataFrame, flow
         frame = flow.drop(frame, pl.col("text").is_null(), step="no text", reason="the study has no impression")
     splits = tables.splits()
     if splits is None:
-        return frame.with_columns(pl.lit(None).alias("source_part"))
-    parts = splits.sound().select("impression_id", source_part="split")
+        return frame.with_columns(pl.lit(None).alias("source_split"))
+    parts = splits.sound().select("impression_id", source_split="split")
     return frame.join(parts, on="impression_id", how="left", maintain_order="left")
 
 

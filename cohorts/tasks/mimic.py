@@ -7,11 +7,11 @@ import polars as pl
 
 from ..build import BuildReport
 from ..flow import Flow
+from ..scheme import SplitScheme
 from ..sections import CHOICES, NO_SECTION, NO_WORDS, report_text
 from ..sources import mimic_cxr_jpg, mimic_iv
 from ..sources.mimic_cxr import NO_FILE, Reports
 from ..sources.tables import check_folder, find_table, read_table
-from ..scheme import SplitScheme
 from .common import Task, drop_without_image, one_of
 
 VIEWS = {"frontal": ("AP", "PA"), "AP": ("AP",), "PA": ("PA",)}
@@ -98,9 +98,7 @@ class Mimic:
             reason="a cell of the metadata cannot be read",
             detail="fault",
         ).drop("fault")
-        frame = flow.drop(
-            frame, pl.col("ViewPosition").is_null(), step="no view", reason="the view position is blank"
-        )
+        frame = flow.drop(frame, pl.col("ViewPosition").is_null(), step="no view", reason="the view position is blank")
         wanted = VIEWS[self.options["view"]]
         frame = flow.drop(
             frame,
@@ -197,8 +195,8 @@ class Mimic:
         table = mimic_cxr_jpg.SPLIT
         if not any((self.root / name).is_file() for name in (table.file, f"{table.file}.gz")):
             self.task.notes.append(f"{table.file} is not there: which part of MIMIC-CXR an image is of goes unknown")
-            return frame.with_columns(pl.lit(None).alias("source_part"))
-        parts = read_table(self.root, table).sound().select("dicom_id", pl.col("split").alias("source_part"))
+            return frame.with_columns(pl.lit(None).alias("source_split"))
+        parts = read_table(self.root, table).sound().select("dicom_id", pl.col("split").alias("source_split"))
         return frame.join(parts, on="dicom_id", how="left", maintain_order="left")
 
     def write(self, frame: pl.DataFrame, flow: Flow, *, classes: tuple[str, ...]) -> BuildReport:

@@ -56,7 +56,7 @@ def build_mimic_5x1200(
         mimic_cxr: folder of MIMIC-CXR 2.1.0 with its reports, or the zip of them.
         mimic_iv: folder of MIMIC-IV 3.1, for sex and age; the task does not need it.
         labeler: "chexpert", "negbio", or "agree": both, where they come to the same label.
-        exclusive: "five": no other of the five labels. "all13": none of all thirteen but "No Finding", as GLoRIA has it.
+        exclusive: "five": no other of the five labels. "all13": none of all but "No Finding" (GLoRIA's rule).
         uncertain: what an uncertain (-1) label among those does: "exclude" the study, or count as "negative".
         unit: "study", or "subject": the labels of all studies of a patient are taken together.
         official: "ignore" the data set's own split, or take studies of its part "train", "validate" or "test" alone.
@@ -103,7 +103,7 @@ def example(store: Store, name: str, folder: Path) -> BuildReport:
     """The smallest real use, for the contract suite: on a miniature tree."""
     from ..phantom_mimic import write_mimic_tree
 
-    tree = write_mimic_tree(folder, subjects=60, image_px=32)
+    tree = write_mimic_tree(folder, subjects=40, image_px=32)
     return build_mimic_5x1200(store, name, mimic_cxr_jpg=tree.jpg, mimic_cxr=tree.reports, per_class=2)
 
 
@@ -123,9 +123,7 @@ def _labels(source: Mimic, labeler: str, *, exclusive: str, uncertain: str, unit
     faults = [pl.when(~why.is_in(list(_REASONS.values()))).then(why) for why in whys]
     same = pl.when(whys[0] == whys[1]).then(whys[0])
     why = pl.coalesce(*faults, same, pl.lit(_REASONS["disagree"]))
-    return both.select(
-        "study_id", pl.when(agree).then("label").alias("label"), pl.when(~agree).then(why).alias("why")
-    )
+    return both.select("study_id", pl.when(agree).then("label").alias("label"), pl.when(~agree).then(why).alias("why"))
 
 
 def _single_label(rows: pl.DataFrame, *, exclusive: str, uncertain: str, unit: str) -> pl.DataFrame:
@@ -204,12 +202,10 @@ def _one_study_a_subject(task: Task, frame: pl.DataFrame, flow: Flow, per_class:
     task.options["one_study_a_subject"] = not short
     if short:
         task.notes.append(
-            f"several studies of one patient are kept: one each would leave fewer than {per_class:,} of {', '.join(short)}"
+            f"several studies of one patient are kept: one each leaves fewer than {per_class:,} of {', '.join(short)}"
         )
         return frame
-    return flow.drop(
-        frame, ~first, step="other study of the patient", reason="another study of the patient was drawn"
-    )
+    return flow.drop(frame, ~first, step="other study of the patient", reason="another study of the patient was drawn")
 
 
 def _draw(task: Task, frame: pl.DataFrame, flow: Flow, per_class: int) -> pl.DataFrame:

@@ -1,4 +1,4 @@
-"""The task `mimic-age` (auxiliary): the patient's age in five bins (section 3.2 of the paper), which reports rarely tell."""
+"""The task `mimic-age` (auxiliary): the patient's age in five bins (section 3.2), which reports rarely tell."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -83,7 +83,7 @@ def example(store: Store, name: str, folder: Path) -> BuildReport:
     """The smallest real use, for the contract suite: on a miniature tree."""
     from ..phantom_mimic import write_mimic_tree
 
-    tree = write_mimic_tree(folder, subjects=40, image_px=32)
+    tree = write_mimic_tree(folder, subjects=20, image_px=32)
     return build_mimic_age(store, name, mimic_cxr_jpg=tree.jpg, mimic_cxr=tree.reports, mimic_iv=tree.iv)
 
 

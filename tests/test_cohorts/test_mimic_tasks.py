@@ -19,7 +19,9 @@ from .trees import MimicDownload, image_id, report, study_id
 def flow(store, name):
     """Rows after every step that left some out, the first being the rows as they came."""
     steps = load_flow(store, name)
-    return {s: n for s, before, n in steps.select("step", "n_before", "n_after").iter_rows() if s == "read" or n < before}
+    return {
+        s: n for s, before, n in steps.select("step", "n_before", "n_after").iter_rows() if s == "read" or n < before
+    }
 
 
 def numbers(store, name, column="label_name"):
@@ -122,7 +124,7 @@ def test_5x1200_texts_and_what_is_known_of_samples(store, labelled):
     row = load_cohort(store, "all").samples.filter(pl.col("sample") == f"mimic-cxr/{image_id(4)}").row(0, named=True)
     assert (row["subject"], row["study"], row["text"]) == ("10000004", "s50000004", "mimic-cxr/s50000004")
     assert (row["sex"], row["age"], row["view"], row["acquired"]) == ("M", 62, "PA", datetime(2180, 5, 6, 12))
-    assert row["source_part"] == "train"
+    assert row["source_split"] == "train"
 
 
 @pytest.mark.parametrize(
@@ -130,7 +132,10 @@ def test_5x1200_texts_and_what_is_known_of_samples(store, labelled):
     [
         ({"uncertain": "negative"}, {"labels: none": 18, "labels: several": 17, "no report": 16}),
         ({"exclusive": "all13"}, {"labels: several": 17, "labels: other": 16, "labels: uncertain": 14}),
-        ({"exclusive": "all13", "uncertain": "negative"}, {"labels: several": 17, "labels: other": 16, "no report": 15}),
+        (
+            {"exclusive": "all13", "uncertain": "negative"},
+            {"labels: several": 17, "labels: other": 16, "no report": 15},
+        ),
         ({"labeler": "negbio"}, {"labels: several": 17, "labels: uncertain": 16}),
         ({"labeler": "agree"}, {"unreadable labels": 19, "labels: uncertain": 16}),
     ],
@@ -185,7 +190,9 @@ def test_5x1200_keeps_several_studies_of_a_patient_where_one_each_would_not_do(s
 
 
 def test_5x1200_with_too_few_of_a_label_fails_loudly(store, labelled):
-    with pytest.raises(DataError, match=r"Atelectasis: 3 studies have this label alone, and 1,200 are wanted.*per-class 2"):
+    with pytest.raises(
+        DataError, match=r"Atelectasis: 3 studies have this label alone, and 1,200 are wanted.*per-class 2"
+    ):
         build_mimic_5x1200(store, **labelled.folders)
 
 
@@ -242,8 +249,10 @@ def test_age_after_every_step_row_by_row(store, aged):
     ("options", "counts"),
     [
         ({}, {"[20, 35]": 3, "(35, 55]": 2, "(55, 62]": 2, "(62, 80]": 2, "(80, 93]": 2}),
-        ({"bins": "width"}, {"[18, 32.6]": 3, "(32.6, 47.2]": 1, "(47.2, 61.8]": 2, "(61.8, 76.4]": 2, "(76.4, 91]": 3}),
-        ({"bins": [18, 40, 55, 65, 75, 120]}, {"[18, 40)": 3, "[40, 55)": 2, "[55, 65)": 2, "[65, 75)": 1, "[75, 120]": 3}),
+        ({"bins": "width"},
+         {"[18, 32.6]": 3, "(32.6, 47.2]": 1, "(47.2, 61.8]": 2, "(61.8, 76.4]": 2, "(76.4, 91]": 3}),
+        ({"bins": [18, 40, 55, 65, 75, 120]},
+         {"[18, 40)": 3, "[40, 55)": 2, "[55, 65)": 2, "[65, 75)": 1, "[75, 120]": 3}),
         ({"bins": [30, 40, 62, 80]}, {"[30, 40)": 1, "[40, 62)": 3, "[62, 80]": 3}),
         ({"bins": [18, 60, 120], "over_89": "drop"}, {"[18, 60)": 5, "[60, 120]": 4}),
     ],
@@ -380,7 +389,13 @@ def test_what_becomes_of_reports_without_the_wanted_text(store, admitted, tmp_pa
     build_mimic_discharge_3d(store, "kept", **admitted.folders, text="impression", no_section="keep")
     assert texts(store, "kept") == {1: None, 2: "Image 2.", 3: None, 8: None, 10: "Image 10.", 13: "Image 13."}
     build_mimic_discharge_3d(store, "last", **admitted.folders, no_section="last-paragraph")
-    assert texts(store, "last") == {1: "Image 1.", 2: "Image 2.", 3: "A last paragraph.", 10: "Image 10.", 13: "Image 13."}
+    assert texts(store, "last") == {
+        1: "Image 1.",
+        2: "Image 2.",
+        3: "A last paragraph.",
+        10: "Image 10.",
+        13: "Image 13.",
+    }
     assert numbers(store, "impression", "text")[2] == f"mimic-cxr/s{study_id(2)}/impression"
     images = list_items(store, modality="image")
     assert images.height == images["item"].n_unique() == 6  # one embedding for all three cohorts

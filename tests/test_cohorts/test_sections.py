@@ -1,4 +1,4 @@
-"""Sections of reports: the published rules, on hand-written reports with untidy headings, and on every real one at hand."""
+"""Sections of reports: the published rules, on untidy hand-written reports and on every real one at hand."""
 
 import csv
 import tarfile
@@ -31,10 +31,19 @@ TEXTS = {
     ),
     "several blanks and tabs": (report("IMPRESSION:   No   acute\t process. "), "No acute process."),
     "all other sections": (
-        report("EXAMINATION:  CHEST (PA AND LAT)", "", "INDICATION:  ___F with cough", "", "TECHNIQUE:  PA and lateral",
-               "", "COMPARISON:  ___", "", *BOTH),
+        report(
+            "EXAMINATION:  CHEST (PA AND LAT)",
+            "",
+            "INDICATION:  ___F with cough",
+            "",
+            "TECHNIQUE:  PA and lateral",
+            "",
+            "COMPARISON:  ___",
+            "",
+            *BOTH,
+        ),
         "No acute process.\nThe lungs are clear.",
-    ),  # fmt: skip
+    ),
     "de-identified spans": (report("IMPRESSION:  As compared to ___, no change."), "As compared to ___, no change."),
     "only what was de-identified": (report("IMPRESSION:  ___.", "", "INDICATION:  Cough."), NO_WORDS),
     "impression of marks alone": (report("IMPRESSION:  -- . --"), NO_WORDS),
@@ -78,11 +87,15 @@ TEXTS = {
         report("ADDENDUM:  Corrected.", "", "IMPRESSION:  Old.", "", "_" * 78, "IMPRESSION:  New."),
         "New.",
     ),
-    "line of underscores inside": (report("IMPRESSION:  Clear.", "_" * 40, "Electronically signed."),
-                                   "Clear. Electronically signed."),  # fmt: skip
+    "line of underscores inside": (
+        report("IMPRESSION:  Clear.", "_" * 40, "Electronically signed."),
+        "Clear. Electronically signed.",
+    ),
     "two impressions": (report("IMPRESSION:  First.", "", "COMPARISON:  None.", "", "IMPRESSION:  Second."), "Second."),
-    "two findings, the last empty": (report("FINDINGS:  Clear.", "", "CHEST, TWO VIEWS:", "", "HISTORY:  Cough."),
-                                     "Clear."),  # fmt: skip
+    "two findings, the last empty": (
+        report("FINDINGS:  Clear.", "", "CHEST, TWO VIEWS:", "", "HISTORY:  Cough."),
+        "Clear.",
+    ),
     "findings after impression": (report("IMPRESSION:  Clear.", "", "FINDINGS:  Lungs clear."), "Clear.\nLungs clear."),
     "a heading on the very first line is none": (" IMPRESSION:  Clear.\n", NO_SECTION),
     "a heading in small letters is none": (report("Impression:  Clear."), NO_SECTION),
@@ -100,7 +113,6 @@ TEXTS = {
     "recommendations are not findings": (report("RECOMMENDATION(S):  CT.", "", "IMPRESSION:  Nodule."), "Nodule."),
     "notification after the impression": (report("IMPRESSION:  Tube.", "", "NOTIFICATION:  Dr. ___ at ___."), "Tube."),
     "wet read": (report("WET READ:  ___ 9:00 PM", "no effusion", "", "IMPRESSION:  None."), "None."),
-
     "other scripts": (report("IMPRESSION:  Pleuraerguss rechts, größer."), "Pleuraerguss rechts, größer."),
 }
 
@@ -136,7 +148,9 @@ def test_a_report_without_headings_is_one_section_and_its_last_paragraph_can_be_
 
 
 def test_the_last_section_is_cut_at_its_first_blank_line():
-    sections = split_sections(report("INDICATION:  Cough.", "", "COMPARISON:  None.", "", "Clear lungs.", "", "Stable."))
+    sections = split_sections(
+        report("INDICATION:  Cough.", "", "COMPARISON:  None.", "", "Clear lungs.", "", "Stable.")
+    )
     assert [(s.name, s.text.strip()) for s in sections[1:]] == [
         ("indication", "Cough."),
         ("comparison", "None."),

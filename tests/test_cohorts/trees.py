@@ -1,4 +1,4 @@
-"""Miniature downloads of MIMIC and INSPECT in the published layouts, written row by row, for answers worked out by hand."""
+"""Miniature downloads of MIMIC and INSPECT in the published layouts, written row by row."""
 
 import gzip
 import zipfile
@@ -9,7 +9,15 @@ from PIL import Image
 
 FINDINGS = (
     *("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Enlarged Cardiomediastinum", "Fracture", "Lung Lesion"),
-    *("Lung Opacity", "No Finding", "Pleural Effusion", "Pleural Other", "Pneumonia", "Pneumothorax", "Support Devices"),
+    *(
+        "Lung Opacity",
+        "No Finding",
+        "Pleural Effusion",
+        "Pleural Other",
+        "Pneumonia",
+        "Pneumothorax",
+        "Support Devices",
+    ),
 )
 METADATA = (
     "dicom_id,subject_id,study_id,PerformedProcedureStepDescription,ViewPosition,Rows,Columns,StudyDate,StudyTime,"
@@ -126,7 +134,9 @@ class InspectDownload:
         for folder in (self.tables, self.radiographs):
             folder.mkdir(parents=True)
 
-    def study(self, n, person, readmission="", ph="", pe="", *, acute="", text="No PE.", file=True, at="", part="train"):
+    def study(
+        self, n, person, readmission="", ph="", pe="", *, acute="", text="No PE.", file=True, at="", part="train"
+    ):
         self.labels.append(f"{n}\t{pe}\t{acute}\t{readmission}\t{ph}")
         image = f"PE{n:x}" + (".nii.gz" if self.old else "")
         self.mapping.append(f"{n}\t{image}" + ("" if self.old else f"\t{person}\t{at}"))
