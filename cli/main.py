@@ -22,6 +22,7 @@ from . import (
     recode,
     train,
     transfer,
+    weights,
 )
 
 app = typer.Typer(
@@ -59,6 +60,7 @@ def _root(
 app.command("demo")(demo.demo)
 app.add_typer(cohort.app, name="cohort")
 app.add_typer(backbones.app, name="backbones")
+app.add_typer(weights.app, name="weights")
 app.command("extract")(extract.extract)
 app.command("train")(train.train)
 app.command("query")(query.query)

@@ -11,6 +11,13 @@ from featurestore.store import Store, open_store
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+@pytest.fixture(autouse=True)
+def _no_weights_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests neither see nor touch the notes on weights of whoever runs them, nor the hub."""
+    monkeypatch.setenv("RADFS_WEIGHTS", str(tmp_path / "weights-notes"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     """An empty store."""
