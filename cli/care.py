@@ -125,7 +125,7 @@ def rm(
     from cohorts.removal import remove_cohort
     from featurestore.errors import DataError, unknown_name
     from featurestore.featureset import open_feature_set
-    from featurestore.items import list_datasets, remove_texts
+    from featurestore.items import count_shared_texts, list_datasets, remove_texts
     from featurestore.removal import remove_feature_set
     from featurestore.store import open_store
 
@@ -156,4 +156,6 @@ def rm(
     for name in cohort or []:
         remove_cohort(opened, name)
     for name in texts or []:
-        typer.echo(f"{remove_texts(opened, name):,} texts of {name} removed")
+        typer.echo(f"{remove_texts(opened, name):,} texts of {name} removed; building a cohort of it brings them back")
+        for other, count in count_shared_texts(opened, name).items():
+            typer.echo(f"{count:,} of these texts stand in dataset {other} too: radfs rm --texts {other}")

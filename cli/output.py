@@ -101,14 +101,17 @@ def progress_bar(what: str, unit: str) -> Iterator[Callable[[int, int, int], Non
         TimeRemainingColumn(),
         TextColumn("{task.fields[failed]}", style="red"),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(what, total=None, visible=False, rate="", failed="")
+    bar = Progress(*columns, console=Console(stderr=True))
+    task = bar.add_task(what, total=None, rate="", failed="")
 
-        def tell(done: int, total: int, failed: int) -> None:
-            elapsed = bar.tasks[0].elapsed or 0.0
-            rate = f"{done / elapsed:.1f} {unit}/s" if elapsed > 0.5 else ""
-            bar.update(
-                task, visible=True, completed=done, total=total, rate=rate, failed=f"{failed} failed" if failed else ""
-            )
+    def tell(done: int, total: int, failed: int) -> None:
+        bar.start()  # not before there is something to say: an error right away would leave an empty line
+        elapsed = bar.tasks[0].elapsed or 0.0
+        rate = f"{done / elapsed:.1f} {unit}/s" if elapsed > 0.5 else ""
+        bar.update(task, completed=done, total=total, rate=rate, failed=f"{failed} failed" if failed else "")
 
+    try:
         yield tell
+    finally:
+        if bar.live.is_started:
+            bar.stop()

@@ -13,7 +13,7 @@ def recode(
     preset: Annotated[str, typer.Option(help="float16, bfloat16, float32, int8 or archive.")],
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
-    """Write a feature set anew with another preset, beside the old one. docs/howto.md has their sizes and errors.
+    """Write a feature set anew with another preset, beside the old one. docs/format.md says which is for what.
 
     Example: `radfs recode efficientnet-lite0 --preset int8`
     """
@@ -30,4 +30,7 @@ def recode(
     typer.echo(f"{report.target}: {report.written} rows written, {report.already} there already")
     share = report.target_bytes / report.source_bytes if report.source_bytes else 1.0
     typer.echo(f"{report.source_bytes / 1e6:,.1f} MB -> {report.target_bytes / 1e6:,.1f} MB ({share:.0%})")
-    typer.echo(f"to remove the old one: radfs rm --features {report.source}")
+    if report.is_exact:
+        typer.echo(f"to remove the old one: radfs rm --features {report.source}")
+    else:
+        typer.echo(f"keep {report.source}: items that come later are recoded from it, and its numbers are finer")

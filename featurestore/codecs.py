@@ -286,7 +286,7 @@ def get_codec(name: str) -> Codec:
         UnknownNameError: there is none; names the nearest.
     """
     if name not in CODECS:
-        raise unknown_name("codec", name, CODECS)
+        raise unknown_name("preset", name, CODECS)
     return CODECS[name]
 
 

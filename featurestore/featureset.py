@@ -15,14 +15,15 @@ of two processes that plan at once one finds the name taken, looks again, and ta
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
 import polars as pl
 
-from .errors import DamageError, DataError, unknown_name
+from .errors import DamageError, DataError, StoreError, unknown_name
 from .fsio import names, parquet_bytes, read_whole, write_atomic, write_new
 from .index import RowIndex
 from .layout import LARGEST_METADATA, FeatureLayout
@@ -41,6 +42,9 @@ DROP_SCHEMA = pl.Schema({"row": pl.Int64, "view": pl.Int64, "item": pl.String, "
 
 _FLAT = ("rows", "stamps", "dropped", "staged", "claims")
 """Folders of a set that hold files alone, of which there may be many."""
+
+MOST_SHARDS = 10**8
+"""Their numbers have eight digits."""
 
 _VIEW = re.compile(r"[0-9]{1,4}")
 _FEW_SHARDS = 8
@@ -87,15 +91,17 @@ class FeatureSet:
         """Whether its tokens were made elsewhere, so that `radfs extract` cannot make them."""
         return "imported" in self.layout.what
 
-    @property
-    def made_by(self) -> str:
-        """The command that gives it rows."""
-        if self.is_imported:
-            return "radfs import"
+    def how_to_fill(self, cohort: str | None = None) -> str:
+        """What to do so that items which it lacks (of a cohort) come in: one or two sentences."""
         preset = "" if self.layout.dtype == "float16" else f" --preset {self.layout.dtype}"
         if "recoded_from" in self.layout.what:
-            return f"radfs recode{preset}"
-        return f"radfs extract --backbone {self.encoder}{preset}"
+            return (
+                f"It was recoded: add them to the set that it was made from, and run `radfs recode` of that{preset} "
+                "again. Where that set is gone, make it anew."
+            )
+        if self.is_imported:
+            return "Run `radfs import` with a source that has them."
+        return f"Run `radfs extract --backbone {self.encoder}{preset}{f' --cohort {cohort}' if cohort else ''}`."
 
     @property
     def encoder(self) -> str:
@@ -130,9 +136,22 @@ class FeatureSet:
         """The shards that have a record, sorted."""
         return numbered(self.path / "commits" / f"v{view}", ".json")
 
-    def past_decided(self) -> int:
-        """The number after that of the last shard that any view has a record of."""
-        return max((shards[-1] + 1 for shards in map(self.decided, self.views()) if shards), default=0)
+    def all_decided(self) -> list[tuple[int, int]]:
+        """Shard and view of every record, the last shard first."""
+        return sorted(((shard, view) for view in self.views() for shard in self.decided(view)), reverse=True)
+
+    def end_of(self, decided: Sequence[tuple[int, int]], least: int) -> int:
+        """The number after that of the last of these shards (`all_decided`) with a sound record, but `least` at least.
+
+        Decided shards lie within what was allocated; those beyond tell of an allocation that was lost.
+        """
+        for shard, view in decided:
+            if shard < least:
+                break
+            with suppress(DamageError):
+                self.record(view, shard)
+                return shard + 1
+        return least
 
     def record(self, view: int, shard: int) -> Record:
         """The record of a shard.
@@ -306,7 +325,7 @@ class FeatureSet:
         while True:
             # What is open comes before what is missing: a shard that is decided between the two looks is then still
             # open here, where the other way round its items would be neither, and get other rows.
-            past = self.past_decided()
+            decided = self.all_decided()
             allocations = self.allocations()
             pending = self._undecided(allocations, view)
             counting = self._counting(pending, view)
@@ -316,8 +335,7 @@ class FeatureSet:
             fresh = wanted.filter(~wanted.is_in(counting["item"].implode()))
             if fresh.is_empty():
                 break
-            # A record comes after its allocation: where one lies beyond them all, an allocation was lost.
-            self._allocate(fresh, max([past, *(allocation.end for allocation in allocations)]))
+            self._allocate(fresh, self.end_of(decided, allocations[-1].end if allocations else 0))
         self._grow(view)
         shards = pending.filter(pl.col("shard").is_in(counting["shard"].unique().implode())).sort("row")
         return [
@@ -340,6 +358,10 @@ class FeatureSet:
         newest = pl.col("newest")  # equal to the row where that was committed this moment
         return rows.join(done, on="item", how="left").filter(newest.is_null() | (pl.col("row") >= newest))
 
+    def is_unfinished(self, view: int = 0) -> bool:
+        """Whether shards were planned that are not decided: they are being made, or their making was broken off."""
+        return not self._undecided(self.allocations(), view).is_empty()
+
     def _undecided(self, allocations: list[Allocation], view: int) -> pl.DataFrame:
         """Rows of allocated shards without a record: columns of `ROW_SCHEMA` and `shard`. Reads only what has some."""
         done = set(self.decided(view))
@@ -357,6 +379,11 @@ class FeatureSet:
 
     def _allocate(self, fresh: pl.Series, first_shard: int) -> None:
         """Give rows to items, from this shard on; nothing happens if another process took the place meanwhile."""
+        if first_shard + len(fresh) // self.layout.shard_rows >= MOST_SHARDS:
+            raise StoreError(
+                f"feature set {self.name} has a shard {first_shard - 1}, and at most {MOST_SHARDS} can be: it is of "
+                "another radfs, or was damaged. Restore it from a copy."
+            )
         first = first_shard * self.layout.shard_rows
         frame = pl.DataFrame({"item": fresh, "row": range(first, first + len(fresh))}, schema=ROW_SCHEMA)
         write_new(self.path / "rows" / f"{first_shard:08d}.parquet", parquet_bytes(frame))
@@ -459,8 +486,14 @@ def find_one_feature_set(store: Store, name: str) -> FeatureSet:
     """
     found = find_feature_sets(store, name)
     if len(found) > 1:
-        raise DataError(f"the store has several feature sets of {name}: {', '.join(s.name for s in found)}. Name one.")
+        raise several_sets(name, found)
     return found[0] if found else open_feature_set(store, name)
+
+
+def several_sets(name: str, found: Sequence[FeatureSet]) -> DataError:
+    """The error that `name`, an encoder, means several feature sets."""
+    sets = ", ".join(f"{one.name} ({one.layout.dtype})" for one in found)
+    return DataError(f"the store has several feature sets of {name}: {sets}. Name one of them in its place.")
 
 
 def _length(path: StorePath) -> int:

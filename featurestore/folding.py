@@ -31,6 +31,8 @@ _FEW = 200_000
 
 _READ_AT_ONCE = 256
 
+_UNREADABLE = (OSError, pl.exceptions.PolarsError, LookupError, ValueError, TypeError, AttributeError, RecursionError)
+
 _POLARS: Mapping[str, pl.DataType] = {
     "TEXT": pl.String(),
     "TEXT[]": pl.List(pl.String()),
@@ -340,7 +342,7 @@ def _load(tables: Sequence[Table], path: StorePath) -> Iterator[pl.DataFrame]:
             schema = pl.Schema({column.name: _POLARS[column.type] for column in table.columns})
             frame = frame.select(schema.names())
             yield frame if frame.schema == schema else frame.cast(schema)
-        except (OSError, pl.exceptions.PolarsError, LookupError, ValueError, TypeError, AttributeError) as error:
+        except _UNREADABLE as error:
             raise DamageError(
                 f"{path.parent.name}/{path.name} cannot be read for the table {table.name} ({type(error).__name__}): "
                 f"the file is damaged. Move {path} away, and make it anew with the command that made it."

@@ -87,6 +87,14 @@ def remove_texts(store: Store, dataset: str) -> int:
     return removed
 
 
+def count_shared_texts(store: Store, dataset: str) -> dict[str, int]:
+    """How many reports of other datasets have a text that a report of this one has or had, by dataset."""
+    hashes = _newest(_parts(store, dataset))["text_sha256"].drop_nulls().unique()
+    shared = pl.col("text").is_not_null() & pl.col("text_sha256").is_in(hashes.implode())
+    others = {name: len(_newest(_parts(store, name), shared)) for name in list_datasets(store) if name != dataset}
+    return {name: count for name, count in others.items() if count}
+
+
 def text_hash(text: str) -> str:
     """The sha256 of a report, 64 hexadecimal digits: the identity of its content."""
     return hashlib.sha256(text.encode()).hexdigest()

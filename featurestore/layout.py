@@ -22,8 +22,8 @@ from .shards import crc32
 from .store import FORMAT
 
 SHARD_BYTES = 128 * 2**20
-MAX_SHARD_ROWS = 256
-"""A kill loses one shard's work at most, so small rows do not make huge shards."""
+MAX_SHARD_ROWS = {"image": 256, "text": 512}
+"""A kill loses one shard's work at most, so small rows do not make huge shards. Reports are short, and made sooner."""
 
 SLOT_CHUNK = 64
 """Tokens in one inner chunk of a ragged array: at most 63 padding tokens a shard file, and a short index."""
@@ -276,7 +276,10 @@ def _check(radfs: dict[str, Any]) -> None:
         raise ValueError(f"{radfs['shard_rows']} rows of {radfs['tokens']} x {radfs['dim']} are too much for one shard")
 
 
-def shard_rows_for(*, modality: str, tokens: int, dim: int, most: int = MAX_SHARD_ROWS) -> int:
-    """Rows of a shard of about `SHARD_BYTES`, at most `most`; a report is taken to fill a quarter of the context."""
+def shard_rows_for(*, modality: str, tokens: int, dim: int, most: int | None = None) -> int:
+    """Rows of a shard of about `SHARD_BYTES`, at most `most` (None: `MAX_SHARD_ROWS`).
+
+    A report is taken to fill a quarter of the context.
+    """
     row_bytes = tokens * dim * 2 // (4 if modality == "text" else 1)
-    return max(1, min(most, SHARD_BYTES // max(1, row_bytes)))
+    return max(1, min(most or MAX_SHARD_ROWS[modality], SHARD_BYTES // max(1, row_bytes)))

@@ -23,6 +23,10 @@ _VIEW = re.compile(r"v([0-9]{1,4})")
 _SHARD = re.compile(r"c\.([0-9]{1,8})(\.0)*")
 
 
+_MOST_A_RECORD = 1000
+"""Shards of an allocation for each record within it, up to which it is made anew."""
+
+
 @dataclass(frozen=True)
 class Gap:
     """Shards from `first` up to, not including, `end`, whose allocation is missing or damaged, as `message` says."""
@@ -34,7 +38,7 @@ class Gap:
 
 def find_gaps(feature_set: FeatureSet) -> Iterator[Gap]:
     """The allocations that are missing or damaged, in the order of shards."""
-    past = feature_set.past_decided()  # looked at before the allocations, which come before any record
+    decided = feature_set.all_decided()  # looked at before the allocations, which come before any record
     firsts, expected = numbered(feature_set.path / "rows", ".parquet"), 0
     for first, following in zip_longest(firsts, firsts[1:]):
         if expected < first:
@@ -43,10 +47,10 @@ def find_gaps(feature_set: FeatureSet) -> Iterator[Gap]:
         try:
             expected = first + -(-len(feature_set.allocated(path)) // feature_set.layout.shard_rows)
         except DamageError as error:
-            expected = max(past, first) if following is None else following
+            expected = feature_set.end_of(decided, first) if following is None else following
             yield Gap(first, expected, str(error))
-    if expected < past:
-        yield _missing(expected, past)
+    if expected < (end := feature_set.end_of(decided, expected)):
+        yield _missing(expected, end)
 
 
 def restore_allocation(feature_set: FeatureSet, gap: Gap) -> str:
@@ -58,13 +62,13 @@ def restore_allocation(feature_set: FeatureSet, gap: Gap) -> str:
     if gap.first == gap.end:
         remove(path)
         return "removed; nothing of it had been made"
+    held = {s: view for s, view in feature_set.all_decided() if gap.first <= s < gap.end}
+    if gap.end - gap.first > _MOST_A_RECORD * max(1, len(held)):
+        return ""  # a stranger's: it would fill the memory
     items: list[str | None] = [None] * ((gap.end - gap.first) * size)
-    for view in feature_set.views():
-        for shard in feature_set.decided(view):
-            if gap.first <= shard < gap.end:
-                at = (shard - gap.first) * size
-                held = _items(feature_set, view, shard)
-                items[at : at + len(held)] = held
+    for shard, view in held.items():
+        at, known = (shard - gap.first) * size, _items(feature_set, view, shard)
+        items[at : at + len(known)] = known
     first = gap.first * size
     frame = pl.DataFrame({"item": items, "row": range(first, first + len(items))}, schema=ROW_SCHEMA)
     write_atomic(path, parquet_bytes(frame))

@@ -111,7 +111,7 @@ class Features:
             view = f" in view {self.view}" if self.view else ""
             raise DataError(
                 f"feature set {self.name} has no tokens of {', '.join(missing[:3])}{more}{view}. "
-                f"Run `{self.feature_set.made_by}`."
+                f"{self.feature_set.how_to_fill()}"
             )
         return self._all[np.array(found, dtype=np.int64)]
 

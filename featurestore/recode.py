@@ -23,7 +23,10 @@ from .writer import ShardWriter
 
 @dataclass(frozen=True)
 class RecodeReport:
-    """What a recoding did: names of both sets, rows written, rows that were there, and bytes of both sets' files."""
+    """What a recoding did: names of both sets, rows written, rows that were there, and bytes of both sets' files.
+
+    `is_exact`: the numbers are the same, so that the target can be recoded back, and the source is not needed.
+    """
 
     source: str
     target: str
@@ -31,6 +34,7 @@ class RecodeReport:
     already: int
     source_bytes: int
     target_bytes: int
+    is_exact: bool
 
 
 def recode(
@@ -62,7 +66,9 @@ def recode(
         run = _Run(source, target, rows, on_progress)
         make_missing(target, items, run, view=view)
         written += run.written
-    return RecodeReport(source.name, target.name, written, already, stored_bytes(source), stored_bytes(target))
+    exact = target.identity == source.identity or preset == "float32"
+    sizes = stored_bytes(source), stored_bytes(target)
+    return RecodeReport(source.name, target.name, written, already, *sizes, exact)
 
 
 def recoded_layout(layout: FeatureLayout, preset: str) -> FeatureLayout:

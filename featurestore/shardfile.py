@@ -293,4 +293,4 @@ def absent_row(feature_set: FeatureSet, item: str) -> DamageError:
 def repair(feature_set: FeatureSet) -> str:
     """What to do about damage in a feature set."""
     more = " Where it finds nothing, delete the cache folder." if isinstance(feature_set.path, ObjectPath) else ""
-    return f"Run `radfs verify {feature_set.name} --deep --repair`, then the same `{feature_set.made_by}` again.{more}"
+    return f"Run `radfs verify {feature_set.name} --deep --repair`. {feature_set.how_to_fill()}{more}"

@@ -1,6 +1,8 @@
 """Whether an item's source is still what a row was made from: stamps tell quickly, hashes tell surely."""
 
 import hashlib
+import os
+import stat
 from pathlib import Path
 
 import polars as pl
@@ -18,10 +20,10 @@ def source_stamp(path: str | None) -> str | None:
     if path is None:
         return None
     try:
-        stat = Path(path).stat()
-    except OSError:
+        found = Path(path).stat()
+    except (OSError, ValueError):  # gone, or no path at all
         return ABSENT_SOURCE
-    return f"{stat.st_size}:{stat.st_mtime_ns}:{content_key(path, 8)}"
+    return f"{found.st_size}:{found.st_mtime_ns}:{content_key(path, 8)}"
 
 
 def same_sources(frame: pl.DataFrame) -> pl.Series:
@@ -43,12 +45,17 @@ def same_sources(frame: pl.DataFrame) -> pl.Series:
     # Copied or touched: only the bytes can tell, and reading them costs less than encoding them again.
     doubtful = frame.select(~sure & ~text & pl.col("state").is_not_null() & (pl.col("stamp_now") != ABSENT_SOURCE))
     for i in doubtful.to_series().arg_true():
-        sure[i] = _file_hash(frame["path"][i]) == frame["content"][i]
+        # Unlike None: a failure to read then is no proof of the same bytes now.
+        sure[i] = (file_hash(frame["path"][i]) or "") == frame["content"][i]
     return sure
 
 
-def _file_hash(path: str) -> str | None:
+def file_hash(path: str) -> str | None:
+    """The sha256 of a file's bytes; None where it cannot be read, or is a pipe or a device, which may never end."""
     try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    except OSError:
-        return ""  # unlike None: a failure to read then is no proof of the same bytes now
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return None
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError):
+        return None

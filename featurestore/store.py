@@ -130,7 +130,7 @@ def _is_strange(path: StorePath) -> bool:
 def _check_format(root: StorePath, marker: StorePath) -> None:
     try:
         found = json.loads(marker.read_text())["format"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise StoreError(
             f"{marker} cannot be read ({type(error).__name__}): the store at {root} is damaged."
         ) from error

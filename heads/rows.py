@@ -1,8 +1,9 @@
 """The common rows of a cohort within a grid: the samples that every method of the grid can use. No torch.
 
 A sample counts if it has what the neediest method reads and if its items are committed in every feature set of the
-grid. Samples may be lost to a missing report or to a recorded failure, and are counted; an item that nobody has tried
-to extract is an error, so that a half-extracted set never shrinks a study in silence.
+grid. Samples may be lost to a missing report, to a recorded failure, or to an imported set that lacks them, and are
+counted; an item that nobody has tried to extract is an error, so that a half-extracted set never shrinks a study in
+silence.
 """
 
 from dataclasses import dataclass
@@ -61,7 +62,8 @@ def find_common_rows(store: Store, grid: Grid, cohort_name: str) -> CommonRows:
             samples, failed = _committed(samples, status, feature_set, cohort_name)
             if modality == "text":
                 _refuse_other_reports(samples, feature_set, cohort_name)
-            lost.append((f"failed in {feature_set.name}", failed))
+            why = "not in" if feature_set.is_imported else "failed in"
+            lost.append((f"{why} {feature_set.name}", failed))
             _refuse_empty(samples, cohort, lost)
     content = {s.name: content_key(samples[s.name].to_list()) for sets in features.values() for s in sets}
     return CommonRows(cohort, features, samples.select(cohort.samples.columns), content, tuple(lost))
@@ -89,10 +91,6 @@ def _feature_set(store: Store, name: str, cohort_name: str) -> FeatureSet:
         names = ", ".join(s.name for s in found)
         raise DataError(f"the store has several feature sets of {name}: {names}. Name one of them in the grid.")
     return found[0]
-
-
-def _how_to_fill(feature_set: FeatureSet, cohort_name: str) -> str:
-    return f"Run: {feature_set.made_by}" + ("" if feature_set.is_imported else f" --cohort {cohort_name}")
 
 
 def _extract_command(encoder: str, cohort_name: str) -> str:
@@ -132,14 +130,17 @@ def _refuse_other_reports(samples: pl.DataFrame, feature_set: FeatureSet, cohort
 def _committed(
     samples: pl.DataFrame, status: pl.DataFrame, feature_set: FeatureSet, cohort_name: str
 ) -> tuple[pl.DataFrame, int]:
-    """The samples whose item is committed in this set, with its content hash as a column, and how many failed."""
+    """The samples whose item is committed in this set, with its content hash as a column, and how many are not.
+
+    What was imported holds what it holds: an item that its makers left out, or that changed since, is not waited for.
+    """
     joined = samples.join(status, on=feature_set.modality, how="left", maintain_order="left")
     untried = joined.filter(pl.col("state").is_null() | (pl.col("state") == "missing"))
-    if not untried.is_empty():
+    if not untried.is_empty() and (not feature_set.is_imported or feature_set.is_unfinished()):
         raise DataError(
             f"cohort {cohort_name}: {untried.height} of {samples.height} {feature_set.modality} items are not in "
             f"feature set {feature_set.name} yet, the first is {untried[feature_set.modality][0]}. "
-            f"{_how_to_fill(feature_set, cohort_name)}"
+            f"{feature_set.how_to_fill(cohort_name)}"
         )
     done = joined.filter(pl.col("state") == "done").drop("state").rename({"content": feature_set.name})
     return done, joined.height - done.height

@@ -6,7 +6,6 @@ each committed once; an item whose values are not finite is recorded as failed a
 was interrupted resumes.
 """
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from ..items import list_items
 from ..layout import FeatureLayout, shard_rows_for
 from ..making import make_missing
 from ..reader import Features
-from ..sources import source_stamp
+from ..sources import file_hash, source_stamp
 from ..store import Store
 from ..writer import ShardWriter
 from .foreign import Choice, Foreign, open_foreign
@@ -293,7 +292,4 @@ def _source_now(source: dict[str, Any]) -> tuple[str | None, str | None]:
     if source["path"] is None:
         return source["text_sha256"], None
     stamp = source_stamp(source["path"])
-    try:
-        return hashlib.sha256(Path(source["path"]).read_bytes()).hexdigest(), stamp
-    except OSError:
-        return None, stamp
+    return file_hash(source["path"]), stamp

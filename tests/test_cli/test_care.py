@@ -3,10 +3,12 @@
 import json
 
 import numpy as np
+import polars as pl
 import pytest
 
 from featurestore.errors import DataError, UnknownNameError
 from featurestore.featureset import list_feature_sets
+from featurestore.items import ITEM_SCHEMA, add_items, list_items
 from featurestore.store import open_store
 
 
@@ -67,7 +69,13 @@ def test_rm_asks_and_removes_what_was_named(study, tmp_path, images):
         study("rm", "--texts", "yours")
     assert "Remove?" in study("rm", "--features", images.name, code=1).output  # no answer is no
     assert images.path.exists()
-    assert "48 texts of mine removed" in study("rm", "--features", images.name, "--texts", "mine", "--yes").output
+    texts = [*list_items(store, modality="text")["text"][:2], "another"]
+    rows = [(f"other/{i}", "text", None, text) for i, text in enumerate(texts)]
+    add_items(store, pl.DataFrame(rows, schema=ITEM_SCHEMA, orient="row"))
+    said = study("rm", "--texts", "mine", "--yes").output
+    assert "2 of these texts stand in dataset other too: radfs rm --texts other" in said
+    add_items(store, pl.DataFrame([("mine/x", "text", None, "new")], schema=ITEM_SCHEMA, orient="row"))
+    assert "1 texts of mine removed" in study("rm", "--features", images.name, "--texts", "mine", "--yes").output
     assert [s.modality for s in list_feature_sets(store)] == ["text"]
     study("rm", "--cohort", "mine", "--yes")
     assert "(0 rows)" in study("query", "SELECT * FROM samples").output
@@ -76,6 +84,7 @@ def test_rm_asks_and_removes_what_was_named(study, tmp_path, images):
 def test_recode_and_train_from_int8(study, tmp_path, images):
     said = study("recode", images.name, "--preset", "int8").output
     assert "48 rows written, 0 there already" in said
+    assert f"keep {images.name}: items that come later are recoded from it" in said
     (name,) = [s.name for s in list_feature_sets(open_store(tmp_path / "radfs-store")) if s.layout.dtype == "int8"]
     grid = (tmp_path / "grid.toml").read_text().replace('"tiny"', f'"{name}"')
     (tmp_path / "grid.toml").write_text(grid)
@@ -84,7 +93,8 @@ def test_recode_and_train_from_int8(study, tmp_path, images):
 
 def test_an_archive_trains_to_the_same_runs(study, tmp_path, images):
     study("train", "--grid", "grid.toml")
-    study("recode", "tiny", "--preset", "archive")
+    said = study("recode", "tiny", "--preset", "archive").output
+    assert f"to remove the old one: radfs rm --features {images.name}" in said
     study("rm", "--features", images.name, "--yes")
     assert "8 done before, 0 trained" in study("train", "--grid", "grid.toml").output
 

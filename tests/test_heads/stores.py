@@ -94,11 +94,13 @@ def add_tokens(
     labels: Mapping[str, int],
     *,
     weights: str = "ab" * 32,
+    imported: bool = False,
     content: str = "bytes",
     skip: Sequence[str] = (),
     failed: Sequence[str] = (),
 ) -> FeatureSet:
-    """Tokens of every item of this modality but those to `skip`; `failed` ones are recorded as failures."""
+    """Tokens of every item of this modality but those to `skip`; `failed` ones are recorded as failures. `imported`:
+    as if they had been made elsewhere."""
     layout = FeatureLayout(
         encoder=encoder,
         modality="image" if modality == "image" else "text",
@@ -106,7 +108,7 @@ def add_tokens(
         tokens=5 if modality == "image" else 9,
         has_cls=False,
         shard_rows=32,
-        what={"weights_sha256": weights},
+        what={"imported": {}} if imported else {"weights_sha256": weights},
         about={},
     )
     feature_set = create_feature_set(store, layout)

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from featurestore.errors import DataError, UnknownNameError
-from featurestore.items import ITEM_SCHEMA, add_items
+from featurestore.items import ITEM_SCHEMA, add_items, list_items
 from featurestore.store import open_store
 from heads.plan import make_plan
 from heads.spec import RunSpec
@@ -176,6 +176,27 @@ def test_a_cohort_whose_every_image_failed_says_so(tmp_path):
     feature_set = add_tokens(store, "tiny", "image", labels, failed=list(labels))
     with pytest.raises(DataError, match=rf"none of its 80 samples .* \(80 failed in {feature_set.name}\)"):
         make_plan(store, toy_grid(method="image"))
+
+
+def test_samples_that_embeddings_made_elsewhere_lack_are_left_out_and_counted(tmp_path):
+    store = open_store(tmp_path / "store", create=True)
+    labels = add_cohort(store, "toy")
+    absent = ["toy/s003", "toy/s007"]
+    feature_set = add_tokens(store, "mine", "image", labels, imported=True, skip=absent, failed=["toy/s009"])
+    grid = toy_grid(backbone=feature_set.name, method="image")
+    (rows,) = make_plan(store, grid).cohorts()
+    assert set(labels) - set(rows.samples["sample"]) == {*absent, "toy/s009"}
+    assert rows.lost[-1] == (f"not in {feature_set.name}", 3)
+
+
+def test_an_import_that_was_broken_off_shrinks_no_study(tmp_path):
+    store = open_store(tmp_path / "store", create=True)
+    labels = add_cohort(store, "toy")
+    skipped = list(labels)[:40]
+    feature_set = add_tokens(store, "mine", "image", labels, imported=True, skip=skipped)
+    feature_set.plan(list_items(store, modality="image"))  # the rest was begun
+    with pytest.raises(DataError, match=r"40 of 80 image items are not in feature set mine@.* Run `radfs import`"):
+        make_plan(store, toy_grid(backbone=feature_set.name, method="image"))
 
 
 def test_an_unknown_cohort_is_named(store):
