@@ -40,8 +40,11 @@ def read_file(path: str | Path) -> bytes:
     Raises:
         ItemError: there is no such file, or it cannot be read.
     """
+    from .sources import open_source
+
     try:
-        return Path(path).read_bytes()
+        with open_source(path) as file:
+            return file.read()
     except FileNotFoundError:
         raise ItemError("the image file does not exist") from None
     except IsADirectoryError:

@@ -1,8 +1,10 @@
 """Whether an item's source is still what a row was made from: stamps tell quickly, hashes tell surely."""
 
+import errno
 import hashlib
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
 
 import polars as pl
@@ -51,11 +53,22 @@ def same_sources(frame: pl.DataFrame) -> pl.Series:
 
 
 def file_hash(path: str) -> str | None:
-    """The sha256 of a file's bytes; None where it cannot be read, or is a pipe or a device, which may never end."""
+    """The sha256 of a file's bytes; None where it cannot be read."""
     try:
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                return None
+        with open_source(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except (OSError, ValueError):
         return None
+
+
+def open_source(path: str | Path) -> BufferedReader:
+    """An item's file, for reading. It may be a link, for trees of images are often made of them.
+
+    Raises:
+        OSError: it cannot be read, or is a pipe or a device, which may never end.
+        ValueError: no file can have such a path.
+    """
+    mode = os.stat(path).st_mode  # noqa: PTH116 (opening a device may already do something)
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL, "it is no plain file")
+    return open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb")  # noqa: PTH123

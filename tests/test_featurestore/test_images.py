@@ -1,6 +1,7 @@
 """What becomes of every kind of image file: the right 8-bit RGB pixels, or an ItemError that names no path."""
 
 import io
+import os
 import struct
 import warnings
 import zlib
@@ -277,3 +278,10 @@ def test_real_radiographs_decode_as_pillow_does(real_data: Path):
         assert np.array_equal(pixels(decode_image(read_file(path))), np.asarray(Image.open(path).convert("RGB"))), (
             path.name
         )
+
+
+def test_a_pipe_and_a_device_are_no_images(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(ItemError, match="cannot be read: it is no plain file"):
+            read_file(path)
