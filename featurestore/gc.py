@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from .claims import list_claims
 from .errors import DamageError
@@ -97,6 +98,8 @@ def _store_leftovers(store: Store, stale_s: float) -> Iterator[Leftover]:
             yield Leftover(path, _size(path), "temporary file of a process that is gone")
     for parent, commit in ((store.results, "runs.parquet"), (store.features, "zarr.json")):
         for folder in sorted(parent.glob("[!.]*")):
+            if isinstance(folder, Path) and folder.is_symlink():
+                continue  # what it means is not of this store
             if any(folder.glob("commits/v*/*.json")):
                 continue  # it has rows, and has lost its zarr.json: `verify` tells of it
             if folder.is_dir() and not (folder / commit).exists() and _age(folder) > stale_s:

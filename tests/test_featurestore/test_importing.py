@@ -203,7 +203,7 @@ def test_what_cannot_be_a_set_is_refused_before_anything_is_written(store, tmp_p
     for encoder in ("../evil", "a/b", "", "a@b"):
         with pytest.raises(DataError, match="encoder = "):
             bring(store, strangers.npz(tmp_path, strangers.pooled(2)), encoder=encoder)
-    with pytest.raises(UnknownNameError, match="codec"):
+    with pytest.raises(UnknownNameError, match="preset"):
         bring(store, strangers.npz(tmp_path, strangers.pooled(2)), preset="float8")
     np.savez(tmp_path / "w.npz", embeddings=np.zeros((2, 70_000), np.float16), ids=np.array(["k0", "k1"]))
     with pytest.raises(DataError, match="dim = '70000' is not allowed"):
