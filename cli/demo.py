@@ -67,8 +67,47 @@ def demo(
     picture = out / "learning_curves.png"
     learning_curves(catalog.query("SELECT * FROM summary"), picture)
     typer.echo(f"\nlearning curves: {picture}")
+    _step(
+        6, "the paper's cohorts, by their real builders, from miniature MIMIC and INSPECT downloads of made-up patients"
+    )
+    _build_tasks(out / "practice")
     question = "SELECT method, fraction, seed, auroc, auroc_best FROM results ORDER BY ALL"
     typer.echo(f'next: radfs query --store {out / "store"} "{question}"')
+
+
+def _build_tasks(folder: Path) -> None:
+    """Write the downloads, build the six cohorts in a store of their own, and show where their rows went."""
+    from importlib import import_module
+
+    import polars as pl
+
+    from cohorts import COHORT_BUILDERS, load_flow
+    from cohorts.phantom_inspect import write_inspect_tree
+    from cohorts.phantom_mimic import write_mimic_tree
+    from featurestore.store import open_store
+
+    from .output import print_frame
+
+    mimic, inspect = write_mimic_tree(folder, image_px=128), write_inspect_tree(folder, image_px=128)
+    sources = {
+        "mimic": {"mimic_cxr_jpg": mimic.jpg, "mimic_cxr": mimic.reports, "mimic_iv": mimic.iv},
+        "inspect": {"inspect": inspect.tables, "radiographs": inspect.radiographs},
+    }
+    store, rows = open_store(folder / "store", create=True), []
+    for task, target in COHORT_BUILDERS.items():
+        folders = sources.get(task.partition("-")[0])
+        if folders is None:
+            continue
+        module, function = target.split(":")
+        size = {"per_class": 5} if task == "mimic-5x1200" else {}
+        report = getattr(import_module(module), function)(store, **folders, **size)
+        n_rows = report.flow[0].n_before
+        steps = f"{n_rows - report.n_samples:,} in {len(report.excluded)} steps"
+        n = {"samples": report.n_samples, "subjects": report.n_subjects}
+        rows.append({"cohort": task, "rows": n_rows, "left_out": steps, **n})
+    print_frame(pl.DataFrame(rows))
+    typer.echo("")
+    print_frame(load_flow(store, "mimic-discharge-3d").drop("position"))
 
 
 _SUMMARY = """
@@ -77,4 +116,4 @@ _SUMMARY = """
 
 
 def _step(number: int, what: str) -> None:
-    typer.echo(f"\n[{number}/5] {what}")
+    typer.echo(f"\n[{number}/6] {what}")

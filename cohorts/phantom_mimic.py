@@ -25,13 +25,13 @@ from .phantom_draw import FINDINGS, Finding, draw_chest
 from .phantom_text import write_sections
 from .sources.mimic_cxr_jpg import FINDINGS as LABELS
 
-_METADATA = (
+METADATA = (
     *("dicom_id", "subject_id", "study_id", "PerformedProcedureStepDescription", "ViewPosition", "Rows", "Columns"),
     *("StudyDate", "StudyTime", "ProcedureCodeSequence_CodeMeaning", "ViewCodeSequence_CodeMeaning"),
     "PatientOrientationCodeSequence_CodeMeaning",
 )
-_PATIENTS = ("subject_id", "gender", "anchor_age", "anchor_year", "anchor_year_group", "dod")
-_ADMISSIONS = (
+PATIENTS = ("subject_id", "gender", "anchor_age", "anchor_year", "anchor_year_group", "dod")
+ADMISSIONS = (
     *("subject_id", "hadm_id", "admittime", "dischtime", "deathtime", "admission_type", "admit_provider_id"),
     *("admission_location", "discharge_location", "insurance", "language", "marital_status", "race", "edregtime"),
     *("edouttime", "hospital_expire_flag"),
@@ -90,9 +90,9 @@ def write_mimic_tree(
     _write_reports(tree.reports, studies)
     if bad_rows:
         patients[5] = {**patients[5], "anchor_age": 300}
-        stays[5] = {**stays[5], "dischtime": "the next day"}
-    _write_csv(tree.iv / "hosp" / "patients.csv.gz", _PATIENTS, patients)
-    _write_csv(tree.iv / "hosp" / "admissions.csv.gz", _ADMISSIONS, stays)
+        stays[20] = {**stays[20], "dischtime": "the next day"}
+    _write_csv(tree.iv / "hosp" / "patients.csv.gz", PATIENTS, patients)
+    _write_csv(tree.iv / "hosp" / "admissions.csv.gz", ADMISSIONS, stays)
     return tree
 
 
@@ -234,7 +234,7 @@ def _write_jpg(root: Path, studies: Sequence[_Study], *, image_px: int, seed: in
     if bad_rows:
         metadata[0] = {**metadata[0], "StudyDate": "21801306"}
         metadata[1] = {**metadata[1], "subject_id": "../../etc"}
-    _write_csv(root / "mimic-cxr-2.0.0-metadata.csv.gz", _METADATA, metadata)
+    _write_csv(root / "mimic-cxr-2.0.0-metadata.csv.gz", METADATA, metadata)
     _write_csv(root / "mimic-cxr-2.0.0-split.csv.gz", ("dicom_id", "study_id", "subject_id", "split"), split)
     labelled = [s for s in studies if int(s.study) % 37]  # a few studies were never labelled
     for labeler in ("chexpert", "negbio"):

@@ -76,12 +76,10 @@ def build_mimic_discharge_3d(
     frame, flow = source.images("StudyDate", "StudyTime")
     frame = _in_a_stay(frame, flow, stays)
     frame = _without_deaths(frame, flow, death)
-    frame = flow.drop(
-        frame,
-        pl.col("discharge_location").is_in(list(exclude_location)),
-        step="place of discharge",
-        reason=f"discharged to one of {', '.join(exclude_location) or 'no place that was named'}",
-    )
+    if exclude_location:
+        there = pl.col("discharge_location").is_in(list(exclude_location))
+        reason = f"discharged to {' or '.join(exclude_location)}"
+        frame = flow.drop(frame, there, step="place of discharge", reason=reason)
     frame = source.with_files(source.with_texts(frame, flow), flow)
     frame = _of_each_stay(frame, flow, per_admission).with_columns(_label(death, horizon))
     frame = _balanced(frame, flow, task.seed) if balance else frame

@@ -3,12 +3,15 @@
 import subprocess
 import sys
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from cohorts import COHORT_BUILDERS, list_cohorts, load_cohort, load_excluded, load_flow
+from cohorts import COHORT_BUILDERS, SplitScheme, list_cohorts, load_cohort, load_excluded, load_flow, make_split
 from cohorts.build import BuildReport
 from cohorts.cohort import SAMPLE_SCHEMA
 from featurestore.items import list_items
@@ -91,6 +94,24 @@ def test_the_cohort_can_be_split(builder, store, tmp_path):
     split = cohort.split(0)
     assert split.train
     assert split.test
+
+
+def test_no_seed_and_no_fraction_puts_a_subject_on_both_sides(builder, store, tmp_path):
+    example(builder, store, tmp_path / "data")
+    cohort = load_cohort(store, "small")
+    subject = dict(cohort.samples.select("sample", "subject").iter_rows())
+
+    @given(st.integers(0, 2**31), st.lists(st.floats(0.2, 1), min_size=2, max_size=4))
+    @settings(max_examples=25, deadline=None)
+    def check(seed, fractions):
+        split = make_split(cohort.samples, seed=seed, classes=len(cohort.classes), scheme=SplitScheme(test_share=0.25))
+        test = {subject[sample] for sample in split.test}
+        assert test
+        taken = [split.subset(fraction) for fraction in sorted(fractions)]
+        assert all(larger[: len(smaller)] == smaller for smaller, larger in pairwise(taken))
+        assert not test & {subject[sample] for sample in taken[-1]}
+
+    check()
 
 
 def test_no_builder_loads_torch(tmp_path):

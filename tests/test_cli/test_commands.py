@@ -142,3 +142,31 @@ def test_a_table_without_a_header_does_not_show_its_first_row(run, tmp_path):
     with pytest.raises(DataError, match="Does it begin with a header row") as error:
         run(*BUILD)
     assert "secret" not in str(error.value)
+
+
+def test_a_task_from_a_miniature_download(run):
+    text = run("cohort", "phantom-tree", "mimic", "--out", "practice", "--size", "20", "--image-px", "32").output
+    (command,) = [line for line in text.splitlines() if line.startswith("next: radfs ")]
+    built = run(*command.removeprefix("next: radfs ").split(), "--bins", "18,50,120", "--split", "image").output
+    assert "cohort mimic-age" in built
+    assert "2 classes: [18, 50)" in built
+    assert "by image" in run("cohort", "show", "mimic-age").output
+    flow = json.loads(run("cohort", "show", "mimic-age", "--flow", "--json").output)
+    assert [step["n_before"] - step["n_after"] for step in flow] == [step["left_out"] for step in flow]
+    assert {"no view", "other view", "no text"} <= {step["step"] for step in flow}
+    with pytest.raises(DataError, match="--json and --csv go with --flow"):
+        run("cohort", "show", "mimic-age", "--csv")
+    with pytest.raises(DataError, match="no numbers parted by commas"):
+        run(*command.removeprefix("next: radfs ").split(), "--bins", "a,b")
+    with pytest.raises(DataError, match="view 'side' is not known: use one of frontal, AP, PA"):
+        run(*command.removeprefix("next: radfs ").split(), "--view", "side")
+
+
+def test_inspect_from_a_miniature_download(run):
+    text = run("cohort", "phantom-tree", "inspect", "--out", "practice", "--size", "40", "--image-px", "32").output
+    (command,) = [line for line in text.splitlines() if line.startswith("next: radfs ")]
+    built = run(*command.removeprefix("next: radfs ").split(), "--preset", "paper", "--name", "again").output
+    assert "cohort again" in built
+    assert "by image, test share 0.25" in run("cohort", "show", "again").output
+    with pytest.raises(DataError, match="use mimic or inspect"):
+        run("cohort", "phantom-tree", "ct", "--out", "practice")
