@@ -93,7 +93,7 @@ def example(store: Store, name: str, folder: Path) -> BuildReport:
     """The smallest real use, for the contract suite: on a miniature tree."""
     from ..phantom_mimic import write_mimic_tree
 
-    tree = write_mimic_tree(folder, subjects=30, image_px=32)
+    tree = write_mimic_tree(folder, subjects=16, image_px=32)
     return build_mimic_discharge_3d(store, name, mimic_cxr_jpg=tree.jpg, mimic_cxr=tree.reports, mimic_iv=tree.iv)
 
 

@@ -1,5 +1,6 @@
 """The paper's tasks in numbers: fractions of cohorts of its sizes against Tables 3 to 7."""
 
+from functools import cache
 from itertools import pairwise
 
 import polars as pl
@@ -22,12 +23,13 @@ def samples(n, classes, *, per_subject=1):
     )
 
 
-def split_of(task, *, seed=0):
+@cache
+def split_of(task):
     scheme = default_scheme(task, "paper")
     classes = {"mimic-5x1200": 5, "mimic-age": 5}.get(task, 2)
     per_subject = 1 if scheme.unit == "image" else 2
     frame = samples(PAPER_TASKS[task].n_samples, classes, per_subject=per_subject)
-    return frame, make_split(frame, seed=seed, classes=classes, scheme=scheme)
+    return frame, make_split(frame, seed=0, classes=classes, scheme=scheme)
 
 
 @pytest.mark.parametrize("task", ["mimic-5x1200", "mimic-age", "inspect-readmission-12m"])
