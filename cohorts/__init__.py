@@ -5,7 +5,7 @@ from .cohort import Cohort, list_cohorts, load_cohort, load_excluded, load_flow
 from .describe import cohort_items, describe_cohort
 from .phantom import build_phantom
 from .scheme import SplitScheme
-from .split_files import save_split
+from .split_files import export_splits, import_splits, save_split
 from .splits import Split, make_split
 from .table import build_table
 
@@ -32,6 +32,8 @@ __all__ = [
     "build_table",
     "cohort_items",
     "describe_cohort",
+    "export_splits",
+    "import_splits",
     "list_cohorts",
     "load_cohort",
     "load_excluded",
