@@ -8,7 +8,7 @@ import typer
 from .cohort_tasks import COMMANDS
 from .drr import drr
 from .options import DEFAULT_STORE, CsvOption, JsonOption, StoreOption
-from .splits import export_splits, import_splits
+from .splits import audit, export_splits, import_splits
 
 if TYPE_CHECKING:
     from cohorts import BuildReport
@@ -17,6 +17,7 @@ app = typer.Typer(no_args_is_help=True, help="Build, list and show cohorts.")
 build = typer.Typer(no_args_is_help=True, help="Build a cohort from a source.")
 app.add_typer(build, name="build")
 app.command("drr")(drr)
+app.command("audit")(audit)
 app.command("export-splits")(export_splits)
 app.command("import-splits")(import_splits)
 

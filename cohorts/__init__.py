@@ -1,5 +1,6 @@
 """Cohorts: labelled samples, leak-free splits, and the builders that make them. Knows labels, not models."""
 
+from .audit import AuditReport, audit_cohort
 from .build import BuildReport
 from .cohort import Cohort, list_cohorts, load_cohort, load_excluded, load_flow
 from .describe import cohort_items, describe_cohort
@@ -24,10 +25,12 @@ its module has `example(store, name, folder)`, which the contract suite runs."""
 
 __all__ = [
     "COHORT_BUILDERS",
+    "AuditReport",
     "BuildReport",
     "Cohort",
     "Split",
     "SplitScheme",
+    "audit_cohort",
     "build_phantom",
     "build_table",
     "cohort_items",

@@ -100,6 +100,12 @@ class Cohort:
         """Hash of all that changes numbers: the rows and how they are split. Neither name nor paths are in it."""
         return cohort_key(self.rows_key, self.scheme)
 
+    def usual_seeds(self) -> tuple[int, ...]:
+        """The seeds to look at where none are named: those imported, a repetition of all folds, or 0 to 4."""
+        if self.imported is not None and self.imported["seed"].null_count() == 0:
+            return tuple(sorted(set(self.imported["seed"])))
+        return tuple(range(self.scheme.folds or 5))
+
     def split(self, seed: int, samples: pl.DataFrame | None = None) -> Split:
         """The split of one seed.
 

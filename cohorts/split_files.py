@@ -97,7 +97,9 @@ class ImportReport:
         ]
 
 
-def export_splits(store: Store, name: str, out: str | os.PathLike[str], seeds: Sequence[int]) -> dict[int, str]:
+def export_splits(
+    store: Store, name: str, out: str | os.PathLike[str], seeds: Sequence[int] | None = None
+) -> dict[int, str]:
     """Write the splits of a cohort to a file that `import_splits` reads, here or in another laboratory.
 
     It holds ids, parts and ranks; nothing else of a patient.
@@ -106,7 +108,7 @@ def export_splits(store: Store, name: str, out: str | os.PathLike[str], seeds: S
         store: the store.
         name: the cohort.
         out: a .csv, .csv.gz, .tsv or .parquet file.
-        seeds: of the splits.
+        seeds: of the splits; None for those of `Cohort.usual_seeds`.
 
     Returns:
         The key of each seed's split.
@@ -116,11 +118,10 @@ def export_splits(store: Store, name: str, out: str | os.PathLike[str], seeds: S
         UnknownNameError: no such cohort.
     """
     path = _checked(Path(out).expanduser())
-    if not seeds:
-        raise DataError("no seeds were given: name at least one.")
     if not path.absolute().parent.is_dir():
         raise DataError(f"cannot write {path}: there is no folder {path.absolute().parent}.")
     cohort = load_cohort(store, name)
+    seeds = cohort.usual_seeds() if seeds is None else seeds
     splits = {seed: cohort.split(seed) for seed in seeds}
     rows = [
         (seed, part, rank, local_id(sample), split.key, cohort.rows_key)
