@@ -1,7 +1,23 @@
 """The head engine: trains heads on plain token arrays. Needs torch and numpy only, so it runs where nothing else is."""
 
-from .run import EpochRecord, HeadConfig, HeadResult
+from .evaluate import apply_head, teach
+from .run import UNKNOWN, Choice, EpochRecord, HeadConfig, HeadData, HeadJob, HeadResult, Lesson
 from .tokens import TokenTable
-from .train import train_head
+from .train import Failure, train_head, train_heads
 
-__all__ = ["EpochRecord", "HeadConfig", "HeadResult", "TokenTable", "train_head"]
+__all__ = [
+    "UNKNOWN",
+    "Choice",
+    "EpochRecord",
+    "Failure",
+    "HeadConfig",
+    "HeadData",
+    "HeadJob",
+    "HeadResult",
+    "Lesson",
+    "TokenTable",
+    "apply_head",
+    "teach",
+    "train_head",
+    "train_heads",
+]

@@ -1,100 +1,203 @@
-"""Training one head: batches in seeded order, Adam, evaluation on the test items after every epoch.
+"""Training many heads: jobs are sorted into kinds, each kind is trained as a fleet, and results come as runs finish.
 
-Knows tensors and indices only. All that is random comes from `streams.py`: a run depends on nothing but its arguments.
+    for number, outcome in train_heads(HeadData({"image": table}, labels), jobs):
+        ...
+
+All that is random comes from `streams.py`: a run depends on nothing but its job, so a run of a fleet equals the same
+run alone but for float rounding.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .attention import choose_form, fold, head_logits
-from .run import HeadConfig, HeadResult, RunLog, check_finite, check_inputs
-from .streams import DropoutMasks, batch_orders, initial_state
-from .tokens import TokenTable
+from .evaluate import Spoken, predict, speak
+from .fleet import Fleet, items_of
+from .network import initial_state
+from .objectives import OBJECTIVES
+from .run import HeadData, HeadJob, HeadResult, check_job
+from .scores import score_runs
 
-# Padded tokens that are computed together. Large enough for the products; a ragged training batch is cut further, into
-# items of similar length, which saves more padding than it costs in calls (measured best at 1,000 to 2,000).
-_RAGGED_STEP_ROWS = 1_536
-_DENSE_STEP_ROWS = 16_384
-_EVALUATION_ROWS = 8_192
+_CPU_ROWS = 16_384
+"""Tokens of a step, over a fleet, beyond which the CPU gains nothing from more runs."""
+
+_LARGEST = 512
+"""Runs of a fleet."""
 
 
-def train_head(
-    tokens: TokenTable, labels: np.ndarray, train: np.ndarray, test: np.ndarray, config: HeadConfig
-) -> HeadResult:
-    """Train one attention head on the items `train` and report on the items `test` after every epoch.
+@dataclass(frozen=True)
+class Failure:
+    """A run that came to no result: its loss was not finite, or it found no memory even alone."""
 
-    Equal to `heads.reference.train_reference` but for float rounding, and to itself bit for bit.
+    reason: str
 
-    Args:
-        tokens: table of N items.
-        labels: int [N], classes 0..C-1 (those of unused items are not looked at).
-        train: int indices into the table.
-        test: int indices into the table, disjoint from `train`.
-        config: how to train.
+
+Outcome = HeadResult | Failure
+
+
+def train_head(data: HeadData, job: HeadJob) -> HeadResult:
+    """Train one head; see `train_heads`.
 
     Raises:
-        ValueError: for inputs that do not fit together (see `check_inputs`).
+        ValueError: for inputs that do not fit together (`check_job`).
         FloatingPointError: naming the epoch, if a loss is not finite.
+        MemoryError: there is not enough memory for it.
     """
-    check_inputs(tokens, labels, train, test, config)
-    started = time.perf_counter()
-    targets = torch.from_numpy(labels.astype(np.int64))
-    train_items, test_items = (torch.from_numpy(items.astype(np.int64)) for items in (train, test))
-    state = initial_state(tokens.dim, config.classes, seed=config.init_seed)
-    for name, parameter in state.items():
-        parameter.requires_grad_(name != "key.bias")
-    optimizer = torch.optim.Adam([p for p in state.values() if p.requires_grad], lr=config.lr, fused=True)
-    orders = batch_orders(len(train_items), batch_size=config.batch_size, seed=config.batch_seed)
-    masks = DropoutMasks(config.dropout, seed=config.dropout_seed)
-    log = RunLog(labels[test])
-    for epoch in range(1, config.epochs + 1):
-        total = 0.0
-        for order in next(orders):
-            items = train_items[order]
-            loss = train_step(state, optimizer, tokens, items, targets[items], masks)
-            check_finite("training loss", loss, epoch=epoch)
-            total += loss * len(items)
-        log.add_epoch(total / len(train_items), predict_logits(state, tokens, test_items))
-    seconds = time.perf_counter() - started
-    return log.result(state, samples_per_second=config.epochs * len(train_items) / seconds)
+    ((_, outcome),) = train_heads(data, [job])
+    if isinstance(outcome, Failure):
+        raise FloatingPointError(outcome.reason)
+    return outcome
 
 
-def train_step(
-    state: Mapping[str, Tensor],
-    optimizer: torch.optim.Optimizer,
-    tokens: TokenTable,
-    items: Tensor,
-    targets: Tensor,
-    masks: DropoutMasks,
-) -> float:
-    """One step of Adam on `items` (int64 [b]) with classes `targets` (int64 [b]); returns the loss before it."""
-    lengths = tokens.lengths[items]
-    mask = masks.draw(len(items), int(lengths.max()))
-    maps = fold(state, choose_form(lengths, tokens.dim, training=True))
-    ragged = tokens.tokens_per_item is None
-    groups = list(tokens.length_groups(items, max_rows=_RAGGED_STEP_ROWS if ragged else _DENSE_STEP_ROWS))
-    logits = []
-    for positions in groups:
-        batch = tokens.gather(items[positions])
-        n = batch.x.shape[1]
-        part = None if mask is None else mask[positions, :n, :n]
-        logits.append(head_logits(maps, batch, part))
-    loss = torch.nn.functional.cross_entropy(torch.cat(logits), targets[torch.cat(groups)])
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    return loss.item()
+def train_heads(
+    data: HeadData, jobs: Sequence[HeadJob], *, fleet_size: int | None = None
+) -> Iterator[tuple[int, Outcome]]:
+    """Train heads and report on their test samples after every epoch.
+
+    Equal to `heads.reference.train_reference`, run by run, but for float rounding.
+
+    Args:
+        data: tokens and labels.
+        jobs: which heads.
+        fleet_size: runs that train together, at most; None: as many as speed and memory ask for.
+
+    Yields:
+        (number of the job, its result or why there is none), in the order of finishing.
+
+    Raises:
+        ValueError: for inputs that do not fit together (`check_job`), before anything is trained.
+    """
+    for job in jobs:
+        check_job(data, job)
+    kinds: dict[object, list[int]] = {}
+    for number, job in enumerate(jobs):
+        kinds.setdefault(kind_of(job), []).append(number)
+    for numbers in kinds.values():
+        # The longest first, so that no place idles long; equals side by side, so that they share what they can.
+        numbers.sort(key=lambda i: (-jobs[i].config.epochs * len(jobs[i].train), i))
+        size = fleet_size or best_size(data, jobs[numbers[0]])
+        yield from _train_kind(data, jobs, numbers, min(size, len(numbers)))
 
 
-@torch.no_grad()
-def predict_logits(state: Mapping[str, Tensor], tokens: TokenTable, items: Tensor) -> Tensor:
-    """Logits [len(items), C] without dropout, in the order of `items` (int64)."""
-    maps = fold(state, choose_form(tokens.lengths[items], tokens.dim, training=False))
-    logits = torch.empty(len(items), len(state["classifier.bias"]))
-    for positions in tokens.length_groups(items, max_rows=_EVALUATION_ROWS):
-        logits[positions] = head_logits(maps, tokens.gather(items[positions]))
-    return logits
+def kind_of(job: HeadJob) -> object:
+    """What runs of a fleet have in common: all of the config that has a shape, and the teacher's dimensions."""
+    config = job.config
+    features = None if job.lesson is None or job.lesson.features is None else job.lesson.features.shape[2]
+    free = {"epochs": 1, "init_seed": 0, "batch_seed": 0, "dropout_seed": 0, "view_seed": 0, "lr": 1.0}
+    return replace(config, **free, imitation=0.0, temperature=1.0), features
+
+
+def best_size(data: HeadData, job: HeadJob) -> int:
+    """Runs of this kind that train together: on a CPU as many as fill its products, on a GPU as fit its memory."""
+    tables = [data.tokens[modality] for modality in job.config.reads]
+    dims = {modality: data.tokens[modality].dim for modality in job.config.reads}
+    state = 4 * sum(v.numel() for v in initial_state(job.config, dims, features=1).values())
+    batch = min(job.config.batch_size, len(job.train))
+    if job.config.form == "mean":
+        return max(1, min(_LARGEST, 2**28 // (4 * state)))
+    rows = batch * sum(table.longest for table in tables)
+    if tables[0].device.type != "cuda":
+        return max(1, min(_LARGEST, _CPU_ROWS // rows))
+    free, _ = torch.cuda.mem_get_info(tables[0].device)
+    step = sum(batch * t.longest * (6 * t.dim + 6 * t.longest) * t.dtype.itemsize for t in tables)
+    return max(1, min(_LARGEST, int(0.6 * free) // (step + 6 * state)))
+
+
+def _train_kind(
+    data: HeadData, jobs: Sequence[HeadJob], numbers: Sequence[int], size: int
+) -> Iterator[tuple[int, Outcome]]:
+    """One kind of jobs through one fleet; on want of memory the unfinished ones start again in a smaller one."""
+    done: set[int] = set()
+    try:
+        for number, outcome in _run_fleet(data, jobs, numbers, size):
+            done.add(number)
+            yield number, outcome
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        left = [number for number in numbers if number not in done]
+        if size == 1:
+            yield left[0], Failure(f"not enough memory to train it alone: {str(error).splitlines()[0]}")
+            left = left[1:]
+        torch.cuda.empty_cache()
+        if left:
+            yield from _train_kind(data, jobs, left, max(1, size // 2))
+
+
+def _run_fleet(
+    data: HeadData, jobs: Sequence[HeadJob], numbers: Sequence[int], size: int
+) -> Iterator[tuple[int, Outcome]]:
+    fleet = Fleet(data, jobs[numbers[0]], size)
+    waiting = list(reversed(numbers))
+    started, trained = time.perf_counter(), 0
+    while waiting or fleet.places:
+        while waiting and len(fleet.places) < size:
+            number = waiting.pop()
+            fleet.admit(number, jobs[number])
+        ended = fleet.step()
+        trained += sum(len(fleet.places[place].job.train) for place in ended)
+        rate = trained / (time.perf_counter() - started)
+        for place, outcome in sorted(_finish_epochs(data, fleet, ended, rate).items(), reverse=True):
+            yield fleet.places[place].number, outcome
+            fleet.dismiss(place)
+
+
+def _finish_epochs(data: HeadData, fleet: Fleet, ended: Sequence[int], rate: float) -> dict[int, Outcome]:
+    """Evaluate the runs at these places, record the epoch, and say which are done: place -> outcome."""
+    outcomes: dict[int, Outcome] = {}
+    if not ended:
+        return outcomes
+    tests = _evaluate(data, fleet, {place: fleet.places[place].job.test for place in ended})
+    inner = {place: fleet.places[place].job.inner for place in ended}
+    inners = _evaluate(data, fleet, {place: part for place, part in inner.items() if part is not None})
+    for place in ended:
+        run, (spoken, metrics) = fleet.places[place], tests[place]
+        try:
+            run.log.add_epoch(
+                train_loss=fleet.end_epoch(place),
+                test_loss=spoken.loss,
+                metrics=metrics,
+                probabilities=spoken.probabilities.cpu().numpy(),
+                inner_auroc=inners[place][1]["auroc"] if place in inners else None,
+                state=lambda place=place: fleet.state(place),
+            )
+        except FloatingPointError as error:
+            outcomes[place] = Failure(str(error))
+            continue
+        if run.log.epoch == run.job.config.epochs:
+            outcomes[place] = run.log.result(samples_per_second=rate)
+    return outcomes
+
+
+def _evaluate(
+    data: HeadData, fleet: Fleet, parts: dict[int, np.ndarray]
+) -> dict[int, tuple[Spoken, dict[str, float]]]:
+    """What each of these runs says about its part, and its metrics; runs that share a part are evaluated at once."""
+    found: dict[int, tuple[Spoken, dict[str, float]]] = {}
+    for places in _sharing(fleet, parts):
+        part = parts[places[0]]
+        params = {name: value[torch.tensor(places)] for name, value in fleet.params.items()}
+        samples = torch.from_numpy(part.astype(np.int64))[None]
+        runs = [fleet.places[place] for place in places]
+        items = {m: items_of(runs[:1], m, samples) for m in OBJECTIVES[fleet.config.objective].serves(fleet.config.reads)}
+        logits = predict(params, fleet.config, data.tokens, items)
+        labels = data.labels[part]
+        spoken = speak(logits, labels, fleet.config.target)
+        scores = _score(labels, torch.stack([s.probabilities for s in spoken]), fleet)
+        found |= dict(zip(places, zip(spoken, scores, strict=True), strict=True))
+    return found
+
+
+def _score(labels: np.ndarray, probabilities: Tensor, fleet: Fleet) -> list[dict[str, float]]:
+    return score_runs(labels, torch.nan_to_num(probabilities), fleet.config.target)
+
+
+def _sharing(fleet: Fleet, parts: dict[int, np.ndarray]) -> list[list[int]]:
+    """Places whose part and rows are the same arrays."""
+    groups: dict[object, list[int]] = {}
+    for place, part in parts.items():
+        rows = tuple(sorted((m, id(r)) for m, r in fleet.places[place].job.rows.items()))
+        groups.setdefault((id(part), rows), []).append(place)
+    return list(groups.values())
