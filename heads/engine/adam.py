@@ -42,6 +42,8 @@ class StackedAdam:
 
     def step(self, gradients: Mapping[str, Tensor]) -> None:
         """One step of the runs at places 0..k-1, from gradients stacked [k, ...]."""
+        # The kernel walks all tensors in the order of memory, so a gradient that lies transposed would be mixed up.
+        gradients = {name: gradient.contiguous() for name, gradient in gradients.items()}
         active = len(next(iter(gradients.values())))
         for lr, start, stop in self._blocks(active):
             for place in range(start, stop):

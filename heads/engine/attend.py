@@ -133,7 +133,7 @@ class _Attend(torch.autograd.Function):
         if real is not None:
             weights.masked_fill_(padding[:, :, None], 0.0)
         kept = weights if keep is None else _where_kept(weights, keep)
-        lengths = n if real is None else real.sum(dim=2).view(runs * b, 1).repeat_interleave(heads, dim=0)
+        lengths = n if real is None else real.sum(dim=2, dtype=wide).view(runs * b, 1).repeat_interleave(heads, dim=0)
         share = scale / lengths  # r_ij / n of a kept weight
         pooling = kept.sum(dim=1, dtype=wide).mul_(share)  # a_j: [R * b * heads, n]
         pooled = torch.bmm(pooling.view(runs * b, heads, n).to(x.dtype), x.view(runs * b, n, d))

@@ -1,6 +1,7 @@
 """Metrics of predicted probabilities, numpy only: one function a metric, found through the literal table below.
 
-A metric is `f(labels, probabilities) -> float` with labels int [n] in 0..C-1 and probabilities [n, C], C >= 2. It knows
+A metric is `f(labels, probabilities) -> float` with labels int [n] in 0..C-1 and probabilities [n, C], C >= 2; or with
+findings, labels int [n, C] of 0, 1 and -1 (unknown) and the probability that each is present. It knows
 nothing of heads, runs or stores. To add one: write the function, name it in METRICS (nothing is imported until it is
 used), and give it an independent oracle in `tests/contracts/test_metric_contract.py`.
 """
