@@ -21,7 +21,7 @@ from cohorts.labels import as_classes
 from featurestore.codecs import get_codec
 from featurestore.encoders import build, get_spec
 from featurestore.images import decode_image, read_file
-from heads.engine import HeadConfig, TokenTable, train_head
+from heads.engine import HeadConfig, HeadData, HeadJob, TokenTable, train_head
 
 TASKS = {"image": ("abnormal", "next_abnormal", "sex", "view"), "text": ("next_abnormal",)}
 """The reports say `abnormal` outright: every head reaches 1.0 there."""
@@ -53,7 +53,8 @@ def auroc(
     config = HeadConfig(
         classes=2, epochs=epochs, init_seed=3 * seed, batch_seed=3 * seed + 1, dropout_seed=3 * seed + masks
     )
-    return train_head(table, labels, *sides, config).epochs[-1].metrics["auroc"]
+    result = train_head(HeadData({"image": table}, labels), HeadJob(config, *sides))
+    return result.epochs[-1].metrics["auroc"]
 
 
 def measure(made: dict[str, TokenTable], rows: list[dict[str, str]], task: str, seeds: int, epochs: int) -> np.ndarray:

@@ -21,13 +21,13 @@ from .engine.log import RunLog
 from .engine.network import initial_state
 from .engine.objectives import OBJECTIVES
 from .engine.run import check_job
-from .engine.streams import dropout_keys, dropout_levels, dropout_scale, epoch_orders, epoch_views, keep_mask
 from .engine.scores import METRIC_NAMES
+from .engine.streams import dropout_keys, dropout_levels, dropout_scale, epoch_orders, epoch_views, keep_mask
 from .metrics import get_metric
 
 
 class AttentionTower(nn.Module):
-    """LayerNorm, self-attention, mean pooling (the paper's section 2.2 and appendix A), with one attention head or more."""
+    """LayerNorm, self-attention, mean pooling (the paper's section 2.2 and appendix A), with one head or several."""
 
     def __init__(self, dim: int, heads: int = 1) -> None:
         super().__init__()
@@ -177,9 +177,7 @@ def train_reference(data: HeadData, job: HeadJob) -> HeadResult:
     drawn = _views(data, job)
     for _ in range(config.epochs):
         total, views = 0.0, next(drawn)
-        for places, view in zip(
-            next(orders).split(config.batch_size), views.split(config.batch_size), strict=True
-        ):
+        for places, view in zip(next(orders).split(config.batch_size), views.split(config.batch_size), strict=True):
             samples = job.train[places.numpy()]
             batch = _batch(data, job, config.reads, samples, view, steps)
             said = [] if lesson is None else [lesson.logits, lesson.features]
@@ -239,7 +237,11 @@ def _views(data: HeadData, job: HeadJob) -> Iterator[Tensor]:
 
 
 def _batch(
-    data: HeadData, job: HeadJob, modalities: tuple[str, ...], samples: np.ndarray, views: Tensor | None = None,
+    data: HeadData,
+    job: HeadJob,
+    modalities: tuple[str, ...],
+    samples: np.ndarray,
+    views: Tensor | None = None,
     step: int | None = None,
 ) -> dict[str, tuple[Tensor, Tensor, Tensor | None]]:
     """(tokens, real, mask) of each modality; a mask where `step` is given."""

@@ -49,7 +49,7 @@ def make_rows(
     run = {
         **_what_columns(planned),
         **software(),
-        "best_epoch": result.best_epoch,
+        "best_epoch": result.chosen["best"],
         "device": device,
         "started_at": _utc(started_at),
         "finished_at": _utc(datetime.now(UTC)),
@@ -62,8 +62,8 @@ def make_rows(
     )
     predictions = test.with_columns(
         pl.lit(run["run"]).alias("run"),
-        pl.Series("p_last", result.probabilities_last.tolist()),
-        pl.Series("p_best", result.probabilities_best.tolist()),
+        pl.Series("p_last", result.probabilities["last"].tolist()),
+        pl.Series("p_best", result.probabilities["best"].tolist()),
     )
     return RunRows(run, _frame(EPOCHS, epochs), _frame(PREDICTIONS, predictions))
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from featurestore.keys import content_key, stream_seed
 
-NUMERICS_VERSION = 1
+NUMERICS_VERSION = 2
 """Raise it when a change of `heads.engine` moves results by more than rounding: old runs then count as other runs."""
 
 
@@ -66,8 +66,8 @@ class RunSpec:
         return content_key(self.what())
 
     def streams(self) -> dict[str, int]:
-        """Seeds of the independent random streams of this run: init, batches, dropout.
+        """Seeds of the independent random streams of this run: init, batches, dropout, views.
 
         They depend on the seed alone, so runs of one seed and subset see the same batches whatever their method.
         """
-        return {name: stream_seed(self.seed, name) for name in ("init", "batches", "dropout")}
+        return {name: stream_seed(self.seed, name) for name in ("init", "batches", "dropout", "views")}

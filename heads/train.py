@@ -21,7 +21,7 @@ from featurestore.reader import open_features
 from featurestore.store import Store
 
 from .catalog import open_catalog
-from .engine import HeadConfig, TokenTable, train_head
+from .engine import HeadConfig, HeadData, HeadJob, TokenTable, train_head
 from .finished import FinishedRuns
 from .grid import Grid
 from .plan import Plan, PlannedRun, make_plan
@@ -153,7 +153,9 @@ class _Trainer:
         started_at, start = datetime.now(UTC), time.monotonic()
         train, test = (_places(ids, place) for ids in (run.split.subset(run.spec.fraction), run.split.test))
         try:
-            result = train_head(tokens, labels, train, test, _config(run))
+            (modality,) = run.features
+            data = HeadData({modality: tokens}, labels)
+            result = train_head(data, HeadJob(_config(run), train, test))
         except FloatingPointError as error:
             self.report.failed.append((run, str(error)))
             self._tell(run, "failed")
@@ -195,11 +197,13 @@ def _load_tokens(store: Store, run: PlannedRun) -> TokenTable:
 def _config(run: PlannedRun) -> HeadConfig:
     spec, streams = run.spec, run.spec.streams()
     return HeadConfig(
+        reads=tuple(run.features),
         classes=len(spec.classes),
         epochs=spec.epochs,
         init_seed=streams["init"],
         batch_seed=streams["batches"],
         dropout_seed=streams["dropout"],
+        view_seed=streams["views"],
         lr=spec.lr,
         batch_size=spec.batch_size,
         dropout=spec.dropout,

@@ -121,19 +121,16 @@ def teach(
     items = {m: samples[None] if m not in (rows or {}) else torch.from_numpy(rows[m])[samples][None] for m in reads}  # pyright: ignore[reportOptionalSubscript]
     logits, features = [], []
     for view in range(max(data.tokens[m].n_views for m in reads)):
-        pooled = {
-            m: z
-            for m in reads
-            for z in pool_items(params, config, data.tokens, items, (m,), min(view, data.tokens[m].n_views - 1)).values()
-        }
+        pooled: dict[str, Tensor] = {}
+        for modality in reads:  # a text has but one view
+            own = min(view, data.tokens[modality].n_views - 1)
+            pooled |= pool_items(params, config, data.tokens, items, (modality,), own)
         logits.append(objective.logits(params, config, pooled)[0].cpu().numpy())
         features.append(representation(params, "classifier", pooled)[0].cpu().numpy())
     return Lesson(np.stack(logits), np.stack(features))
 
 
-def apply_head(
-    state: Mapping[str, np.ndarray], config: HeadConfig, data: HeadData, samples: np.ndarray
-) -> np.ndarray:
+def apply_head(state: Mapping[str, np.ndarray], config: HeadConfig, data: HeadData, samples: np.ndarray) -> np.ndarray:
     """Probabilities float32 [m, C] of a trained head about samples."""
     params = stack([{name: torch.from_numpy(value).to(_device(data)) for name, value in state.items()}])
     items = {modality: torch.from_numpy(samples.astype(np.int64))[None] for modality in data.tokens}

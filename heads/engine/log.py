@@ -65,6 +65,4 @@ class RunLog:
 
     def result(self, *, samples_per_second: float) -> HeadResult:
         """The run's result."""
-        return HeadResult(
-            tuple(self._epochs), self._chosen, self._probabilities, self._states, samples_per_second
-        )
+        return HeadResult(tuple(self._epochs), self._chosen, self._probabilities, self._states, samples_per_second)

@@ -5,7 +5,8 @@ seed alone, never on what a run is packed with, and torch's global generator is 
 orders and views come from torch's CPU generator (mt19937); dropout comes from counters (`keep_mask`), so that a whole
 fleet's masks are one computation, the same on every device.
 
-NOTE: torch's generator takes the low 32 bits of a seed. The planner's seeds are hashes, whose low bits are as good as any.
+NOTE: torch's generator takes the low 32 bits of a seed. The planner's seeds are hashes, whose low bits are as good as
+any.
 """
 
 import math
@@ -73,7 +74,7 @@ def keep_mask(
 ) -> Tensor:
     """Which attention weights stay: int8 0 or 1, [R, b, heads, queries, n], independent with P(0) = levels / 256.
 
-    The decision of a weight depends on the key and on its place alone, not on the padding or on what is computed with it.
+    The decision of a weight depends on the key and on its place alone, not on padding or on what is computed with it.
 
     Args:
         keys: int64 [R], `dropout_keys` of each run's step.

@@ -17,13 +17,15 @@ from torch import Tensor
 
 from .evaluate import Spoken, predict, speak
 from .fleet import Fleet, items_of
-from .network import initial_state
 from .objectives import OBJECTIVES
 from .run import HeadData, HeadJob, HeadResult, check_job
 from .scores import score_runs
 
 _CPU_ROWS = 16_384
 """Tokens of a step, over a fleet, beyond which the CPU gains nothing from more runs."""
+
+_CPU_NUMBERS = 1 << 21
+"""Numbers of a stacked batch of pooled vectors beyond which a CPU's caches gain nothing from more runs."""
 
 _LARGEST = 512
 """Runs of a fleet."""
@@ -94,17 +96,17 @@ def kind_of(job: HeadJob) -> object:
 def best_size(data: HeadData, job: HeadJob) -> int:
     """Runs of this kind that train together: on a CPU as many as fill its products, on a GPU as fit its memory."""
     tables = [data.tokens[modality] for modality in job.config.reads]
-    dims = {modality: data.tokens[modality].dim for modality in job.config.reads}
-    state = 4 * sum(v.numel() for v in initial_state(job.config, dims, features=1).values())
     batch = min(job.config.batch_size, len(job.train))
+    cuda = tables[0].device.type == "cuda"
     if job.config.form == "mean":
-        return max(1, min(_LARGEST, 2**28 // (4 * state)))
-    rows = batch * sum(table.longest for table in tables)
-    if tables[0].device.type != "cuda":
-        return max(1, min(_LARGEST, _CPU_ROWS // rows))
-    free, _ = torch.cuda.mem_get_info(tables[0].device)
-    step = sum(batch * t.longest * (6 * t.dim + 6 * t.longest) * t.dtype.itemsize for t in tables)
-    return max(1, min(_LARGEST, int(0.6 * free) // (step + 6 * state)))
+        most = _LARGEST if cuda else _CPU_NUMBERS // (batch * sum(table.dim for table in tables))
+    elif cuda:
+        free, _ = torch.cuda.mem_get_info(tables[0].device)
+        step = sum(batch * t.longest * (6 * t.dim + 6 * t.longest) * t.dtype.itemsize for t in tables)
+        most = int(0.6 * free) // (step + sum(6 * 4 * 3 * t.dim**2 for t in tables))
+    else:
+        most = _CPU_ROWS // (batch * sum(table.longest for table in tables))
+    return max(1, min(_LARGEST, most))
 
 
 def _train_kind(
@@ -171,9 +173,7 @@ def _finish_epochs(data: HeadData, fleet: Fleet, ended: Sequence[int], rate: flo
     return outcomes
 
 
-def _evaluate(
-    data: HeadData, fleet: Fleet, parts: dict[int, np.ndarray]
-) -> dict[int, tuple[Spoken, dict[str, float]]]:
+def _evaluate(data: HeadData, fleet: Fleet, parts: dict[int, np.ndarray]) -> dict[int, tuple[Spoken, dict[str, float]]]:
     """What each of these runs says about its part, and its metrics; runs that share a part are evaluated at once."""
     found: dict[int, tuple[Spoken, dict[str, float]]] = {}
     for places in _sharing(fleet, parts):
@@ -181,7 +181,8 @@ def _evaluate(
         params = {name: value[torch.tensor(places)] for name, value in fleet.params.items()}
         samples = torch.from_numpy(part.astype(np.int64))[None]
         runs = [fleet.places[place] for place in places]
-        items = {m: items_of(runs[:1], m, samples) for m in OBJECTIVES[fleet.config.objective].serves(fleet.config.reads)}
+        serves = OBJECTIVES[fleet.config.objective].serves(fleet.config.reads)
+        items = {modality: items_of(runs[:1], modality, samples) for modality in serves}
         logits = predict(params, fleet.config, data.tokens, items)
         labels = data.labels[part]
         spoken = speak(logits, labels, fleet.config.target)

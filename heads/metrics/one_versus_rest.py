@@ -1,8 +1,8 @@
 """How a C-class prediction becomes binary problems (positive scores against negative ones); shared by the metrics.
 
-Binary tasks score class 1 alone. With more classes each class is set against the rest: pooled into one problem over all
-n*C decisions (micro, the paper's section 3.2), or one problem a class, averaged without weights (macro). Findings, which
-are present (1), absent (0) or unknown (-1) each, are such decisions already; unknown ones take no part.
+Binary tasks score class 1 alone. With more classes each class is set against the rest: pooled into one problem over
+all n*C decisions (micro, the paper's section 3.2), or one problem a class, averaged without weights (macro). Findings,
+which are present (1), absent (0) or unknown (-1) each, are such decisions already; unknown ones take no part.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Whole trainings: the engine against the reference, its determinism, what it learns and what it refuses."""
+"""Whole trainings: the engine against the reference at odd shapes, fleets, determinism, what it learns and refuses."""
 
 import subprocess
 import sys
@@ -8,28 +8,22 @@ import numpy as np
 import pytest
 import torch
 
-from heads.engine import HeadConfig, TokenTable, train_head
-from heads.engine.run import RunLog
-from heads.engine.streams import initial_state
+from heads.engine import Failure, HeadData, HeadJob, Lesson, TokenTable, apply_head, teach, train_head, train_heads
+from heads.engine.log import RunLog
+from heads.engine.network import initial_state
 from heads.metrics import METRICS
 from heads.reference import train_reference
 
-CONFIG = HeadConfig(classes=2, epochs=4, init_seed=1, batch_seed=2, dropout_seed=3, batch_size=8)
+from .heads_data import CONFIG as BASE
+from .heads_data import make_data, make_job, planted
+
+CONFIG = replace(BASE, lr=1e-4)
 N_TRAIN = 33  # four batches of 8 and one of 1: twenty steps in four epochs
 
 
-def planted(n_items, tokens, dim, classes, *, ragged=False, strength=1.0, seed=0):
-    """(table, labels): one token an item leans, by `strength`, towards its class; every class occurs in each tenth."""
-    rng = np.random.default_rng(seed)
-    labels = rng.permutation(np.arange(n_items) % classes)
-    lengths = rng.integers(1, tokens + 1, n_items) if ragged else np.full(n_items, tokens)
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    flat = rng.normal(0.5, 2.0, (offsets[-1], dim))
-    flat[offsets[:-1]] += strength * rng.normal(0, 2.0, (classes, dim))[labels]
-    flat = flat.astype(np.float16)
-    if ragged:
-        return TokenTable.ragged(flat, offsets), labels
-    return TokenTable.dense(flat.reshape(n_items, tokens, dim)), labels
+def train_image(table, labels, train, test, config, trainer=train_head):
+    """Train one head on one table of images."""
+    return trainer(HeadData({"image": table}, labels), HeadJob(config, train, test, keep=("last", "best")))
 
 
 def halves(n_train, n_test):
@@ -40,10 +34,11 @@ def halves(n_train, n_test):
 def assert_same(result, other):
     """Equal bit for bit in all that is not a time."""
     assert result.epochs == other.epochs
-    assert result.best_epoch == other.best_epoch
-    assert result.probabilities_last.tobytes() == other.probabilities_last.tobytes()
-    assert result.probabilities_best.tobytes() == other.probabilities_best.tobytes()
-    assert all(result.state[name].tobytes() == other.state[name].tobytes() for name in other.state)
+    assert result.chosen == other.chosen
+    for choice, probabilities in result.probabilities.items():
+        assert probabilities.tobytes() == other.probabilities[choice].tobytes()
+    for choice, state in result.states.items():
+        assert all(state[name].tobytes() == other.states[choice][name].tobytes() for name in state)
 
 
 SHAPES = [  # tokens, dim, classes, ragged
@@ -58,13 +53,14 @@ SHAPES = [  # tokens, dim, classes, ragged
 def assert_equals_the_reference(table, labels, config):
     """Twenty steps of both give the same parameters, losses and probabilities but for float32 rounding."""
     train, test = halves(N_TRAIN, 30)
-    result, expected = (f(table, labels, train, test, config) for f in (train_head, train_reference))
-    for name, value in expected.state.items():
-        if name == "key.bias":  # no effect: the reference moves it by rounding noise, the engine leaves it
-            assert np.array_equal(result.state[name], initial_state(table.dim, config.classes, seed=1)[name].numpy())
+    result, expected = (train_image(table, labels, train, test, config, f) for f in (train_head, train_reference))
+    for name, value in expected.states["last"].items():
+        if name == "image.key.bias":  # no effect: the reference moves it by rounding noise, the engine leaves it
+            fresh = initial_state(config, {"image": table.dim})[name].numpy()
+            assert np.array_equal(result.states["last"][name], fresh)
         else:
-            assert np.linalg.norm(result.state[name] - value) <= 1e-5 * np.linalg.norm(value), name
-    np.testing.assert_allclose(result.probabilities_last, expected.probabilities_last, atol=1e-5)
+            assert np.linalg.norm(result.states["last"][name] - value) <= 1e-5 * np.linalg.norm(value), name
+    np.testing.assert_allclose(result.probabilities["last"], expected.probabilities["last"], atol=1e-5)
     for epoch, other in zip(result.epochs, expected.epochs, strict=True):
         assert epoch.train_loss == pytest.approx(other.train_loss, rel=1e-5)
         assert epoch.test_loss == pytest.approx(other.test_loss, rel=1e-5)
@@ -77,20 +73,31 @@ def test_twenty_steps_equal_the_reference(tokens, dim, classes, ragged, dropout)
     assert_equals_the_reference(table, labels, replace(CONFIG, classes=classes, dropout=dropout))
 
 
-@pytest.mark.parametrize("ragged", [False, True])
-def test_steps_cut_into_groups_equal_the_reference(ragged, monkeypatch):
-    for limit in ("_RAGGED_STEP_ROWS", "_DENSE_STEP_ROWS", "_EVALUATION_ROWS"):
-        monkeypatch.setattr(f"heads.engine.train.{limit}", 40)
-    table, labels = planted(N_TRAIN + 30, 20, 16, 3, ragged=ragged)
+def test_steps_cut_into_groups_equal_the_reference(monkeypatch):
+    monkeypatch.setattr("heads.engine.forms.attention._RAGGED_ROWS", 40)
+    monkeypatch.setattr("heads.engine.evaluate._ROWS", 40)
+    table, labels = planted(N_TRAIN + 30, 20, 16, 3, ragged=True)
     assert_equals_the_reference(table, labels, replace(CONFIG, classes=3))
+
+
+@pytest.mark.slow
+def test_the_largest_shape_equals_the_reference():
+    table, labels = planted(8, 1369, 2048, 2)
+    config = replace(CONFIG, epochs=1, batch_size=2)
+    result, expected = (
+        train_image(table, labels, np.arange(4), np.arange(4, 8), config, f) for f in (train_head, train_reference)
+    )
+    names = [name for name in expected.states["last"] if name != "image.key.bias"]
+    found, right = (np.concatenate([r.states["last"][name].ravel() for name in names]) for r in (result, expected))
+    assert np.linalg.norm(found - right) <= 1e-6 * np.linalg.norm(right)
 
 
 @pytest.mark.parametrize("ragged", [False, True])
 def test_a_whole_training_has_the_reference_auroc(ragged):
-    table, labels = planted(500, 12, 24, 3, ragged=ragged, strength=0.4)
+    table, labels = planted(500, 12, 24, 3, ragged=ragged, strength=0.6)
     train, test = halves(200, 300)
     config = replace(CONFIG, classes=3, epochs=12, batch_size=32, lr=1e-3)
-    result, expected = (f(table, labels, train, test, config) for f in (train_head, train_reference))
+    result, expected = (train_image(table, labels, train, test, config, f) for f in (train_head, train_reference))
     for epoch, other in zip(result.epochs, expected.epochs, strict=True):
         assert epoch.metrics == pytest.approx(other.metrics, abs=1e-3)
     assert 0.6 < expected.epochs[-1].metrics["auroc"] < 0.99  # a task that is neither noise nor trivial
@@ -100,7 +107,9 @@ def test_a_whole_training_has_the_reference_auroc(ragged):
 def test_learns_a_planted_signal(classes):
     table, labels = planted(400, 9, 32, classes)
     train, test = halves(300, 100)
-    result = train_head(table, labels, train, test, replace(CONFIG, classes=classes, epochs=20, batch_size=32, lr=3e-3))
+    result = train_image(
+        table, labels, train, test, replace(CONFIG, classes=classes, epochs=20, batch_size=32, lr=3e-3)
+    )
     assert result.epochs[-1].metrics["auroc"] > 0.9
     assert result.epochs[-1].train_loss < 0.5 * result.epochs[0].train_loss
 
@@ -110,19 +119,19 @@ def test_the_same_call_gives_the_same_bytes_whatever_the_global_generators(ragge
     table, labels = planted(80, 20, 16, 2, ragged=ragged)
     train, test = halves(50, 30)
     before = torch.get_rng_state()
-    result = train_head(table, labels, train, test, CONFIG)
+    result = train_image(table, labels, train, test, CONFIG)
     assert torch.equal(torch.get_rng_state(), before)
     with torch.random.fork_rng():
         torch.manual_seed(1234)
-        assert_same(train_head(table, labels, train, test, CONFIG), result)
+        assert_same(train_image(table, labels, train, test, CONFIG), result)
 
 
 @pytest.mark.parametrize("stream", ["init_seed", "batch_seed", "dropout_seed"])
 def test_each_seed_matters(stream):
     table, labels = planted(60, 5, 8, 2)
     train, test = halves(40, 20)
-    results = [train_head(table, labels, train, test, replace(CONFIG, **{stream: seed})) for seed in (7, 8)]
-    assert not np.array_equal(results[0].probabilities_last, results[1].probabilities_last)
+    results = [train_image(table, labels, train, test, replace(CONFIG, **{stream: seed})) for seed in (7, 8)]
+    assert not np.array_equal(results[0].probabilities["last"], results[1].probabilities["last"])
 
 
 def test_the_place_of_items_in_the_table_does_not_matter():
@@ -134,8 +143,8 @@ def test_the_place_of_items_in_the_table_does_not_matter():
     def table(sequence):
         return TokenTable.ragged(np.concatenate(sequence), np.cumsum([0, *map(len, sequence)]))
 
-    result = train_head(table(items), labels, train, test, CONFIG)
-    other = train_head(table([items[i] for i in order]), labels[order], place[train], place[test], CONFIG)
+    result = train_image(table(items), labels, train, test, CONFIG)
+    other = train_image(table([items[i] for i in order]), labels[order], place[train], place[test], CONFIG)
     assert_same(other, result)
 
 
@@ -150,14 +159,14 @@ def test_neighbours_in_the_table_do_not_leak_through_padding():
         spoilt[offsets[item] : offsets[item + 1]] *= -1e15
     train, test = used[:20], used[20:]
     tables = [TokenTable.ragged(f, offsets) for f in (flat, spoilt)]
-    assert_same(*(train_head(table, labels, train, test, CONFIG) for table in tables))
+    assert_same(*(train_image(table, labels, train, test, CONFIG) for table in tables))
 
 
 def test_padding_of_a_batch_is_zero():
     table, _ = planted(10, 30, 8, 2, ragged=True)
-    batch = table.gather(torch.arange(10))
+    batch = table.gather(torch.arange(10)[None])
     assert batch.real is not None
-    assert batch.real.sum(dim=1).tolist() == table.lengths.tolist()
+    assert batch.real[0].sum(dim=1).tolist() == table.lengths.tolist()
     assert batch.x[~batch.real].eq(0).all()
     assert batch.x[batch.real].ne(0).any(dim=1).all()
 
@@ -178,40 +187,48 @@ def test_uniform_ragged_items_equal_a_dense_table():
     tokens, labels = rng.normal(size=(60, 6, 8)).astype(np.float16), np.arange(60) % 2
     train, test = halves(40, 20)
     ragged = TokenTable.ragged(tokens.reshape(-1, 8), np.arange(61) * 6)
-    assert_same(*(train_head(t, labels, train, test, CONFIG) for t in (TokenTable.dense(tokens), ragged)))
+    assert_same(*(train_image(t, labels, train, test, CONFIG) for t in (TokenTable.dense(tokens), ragged)))
 
 
 def test_the_result_holds_every_epoch_and_the_best_one():
     table, labels = planted(90, 5, 8, 2, strength=0.3)
     train, test = halves(50, 40)
-    result = train_head(table, labels, train, test, replace(CONFIG, epochs=9, lr=0.01))
+    result = train_image(table, labels, train, test, replace(CONFIG, epochs=9, lr=0.01))
     aurocs = [epoch.metrics["auroc"] for epoch in result.epochs]
     assert [epoch.epoch for epoch in result.epochs] == list(range(1, 10))
     assert all(set(epoch.metrics) == set(METRICS) for epoch in result.epochs)
-    assert result.best_epoch == 1 + aurocs.index(max(aurocs))
-    at_best = train_head(table, labels, train, test, replace(CONFIG, epochs=result.best_epoch, lr=0.01))
-    assert np.array_equal(at_best.probabilities_last, result.probabilities_best)
-    assert result.probabilities_last.dtype == np.float32
-    assert result.probabilities_last.shape == (40, 2)
-    np.testing.assert_allclose(result.probabilities_last.sum(axis=1), 1, atol=1e-6)
+    assert result.chosen["best"] == 1 + aurocs.index(max(aurocs))
+    at_best = train_image(table, labels, train, test, replace(CONFIG, epochs=result.chosen["best"], lr=0.01))
+    assert np.array_equal(at_best.probabilities["last"], result.probabilities["best"])
+    assert result.probabilities["last"].dtype == np.float32
+    assert result.probabilities["last"].shape == (40, 2)
+    np.testing.assert_allclose(result.probabilities["last"].sum(axis=1), 1, atol=1e-6)
     assert result.samples_per_second > 0
 
 
 def test_of_equally_good_epochs_the_first_is_the_best():
-    log = RunLog(np.array([0, 1, 1]))
-    for slope in (-1.0, 1.0, 2.0):  # wrong, right, right
-        log.add_epoch(0.7, torch.tensor([[slope, 0.0], [0.0, slope], [0.0, slope]]))
-    result = log.result({}, samples_per_second=1.0)
-    assert result.best_epoch == 2
-    assert result.probabilities_best[0, 0] < result.probabilities_last[0, 0]
+    log = RunLog(make_job(replace(CONFIG, epochs=3), keep=("best", "inner")))
+    for number, (auroc, inner) in enumerate([(0.5, 0.9), (1.0, 0.8), (1.0, 0.9)]):
+        log.add_epoch(
+            train_loss=0.7,
+            test_loss=0.7,
+            metrics={"auroc": auroc},
+            probabilities=np.full((1, 2), number),
+            inner_auroc=inner,
+            state=lambda number=number: {"epoch": np.array(number)},
+        )
+    result = log.result(samples_per_second=1.0)
+    assert result.chosen == {"last": 3, "best": 2, "inner": 1}
+    assert {choice: int(p[0, 0]) for choice, p in result.probabilities.items()} == {"last": 2, "best": 1, "inner": 0}
+    assert {choice: int(state["epoch"]) for choice, state in result.states.items()} == {"best": 1, "inner": 0}
 
 
 def test_probabilities_stand_in_the_order_of_test():
     table, labels = planted(60, 25, 8, 2, ragged=True)
     train, test = halves(40, 20)
-    result = train_head(table, labels, train, test, CONFIG)
-    turned = train_head(table, labels, train, test[::-1], CONFIG)
-    np.testing.assert_allclose(turned.probabilities_last[::-1], result.probabilities_last, atol=1e-6)
+    result = train_image(table, labels, train, test, CONFIG)
+    turned = train_image(table, labels, train, test[::-1], CONFIG)
+    np.testing.assert_allclose(turned.probabilities["last"][::-1], result.probabilities["last"], atol=1e-6)
 
 
 @pytest.mark.parametrize("trainer", [train_head, train_reference])
@@ -219,14 +236,14 @@ def test_a_diverging_run_names_its_epoch(trainer):
     table, labels = planted(60, 5, 8, 2)
     train, test = halves(40, 20)
     with pytest.raises(FloatingPointError, match=r"loss is (nan|inf) in epoch \d+.*lower learning rate"):
-        trainer(table, labels, train, test, replace(CONFIG, lr=1e30))
+        train_image(table, labels, train, test, replace(CONFIG, lr=1e30), trainer)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"labels": np.zeros(59, int)}, "labels are 60 integers"),
-        ({"labels": np.zeros(60)}, "labels are 60 integers"),
+        ({"labels": np.zeros(59, int)}, "the image table has 60 items for 59 samples"),
+        ({"labels": np.zeros(60)}, "labels of classes are integers"),
         ({"labels": np.full(60, 2)}, "a label of train lies outside 0..1"),
         ({"train": np.array([], int)}, "train is a list of item indices, not empty"),
         ({"test": np.array([50, 60])}, "test holds indices outside 0..59"),
@@ -241,7 +258,7 @@ def test_inputs_that_do_not_fit_are_refused(trainer, change, message):
     table, _ = planted(60, 2, 4, 2)
     inputs = {"labels": np.arange(60) % 2, "train": np.arange(40), "test": np.arange(40, 60), **change}
     with pytest.raises(ValueError, match=message):
-        trainer(table, inputs["labels"], inputs["train"], inputs["test"], CONFIG)
+        train_image(table, inputs["labels"], inputs["train"], inputs["test"], CONFIG, trainer)
 
 
 @pytest.mark.parametrize(
@@ -256,6 +273,11 @@ def test_inputs_that_do_not_fit_are_refused(trainer, change, message):
         ("dropout", -0.1),
         ("init_seed", -1),
         ("dropout_seed", 2**63),
+        ("imitation", 1.5),
+        ("temperature", 0.0),
+        ("form", "perceptron"),
+        ("objective", "guess"),
+        ("reads", ()),
     ],
 )
 def test_a_config_that_means_nothing_is_refused(name, value):
@@ -301,7 +323,173 @@ def test_read_only_tokens_are_taken_as_they_are():
     tokens = np.random.default_rng(0).normal(size=(60, 3, 8)).astype(np.float32)
     tokens.setflags(write=False)
     train, test = halves(40, 20)
-    assert train_head(TokenTable.dense(tokens), np.arange(60) % 2, train, test, CONFIG).best_epoch >= 1
+    assert train_image(TokenTable.dense(tokens), np.arange(60) % 2, train, test, CONFIG).chosen["best"] >= 1
+
+
+def test_runs_of_a_fleet_equal_the_same_runs_alone_and_come_and_go():
+    table, labels = planted(90, 7, 16, 3)
+    data, order = HeadData({"image": table}, labels), np.random.default_rng(0).permutation(90)
+    jobs = [
+        HeadJob(
+            replace(
+                CONFIG, classes=3, epochs=1 + s % 3, init_seed=s, batch_seed=s, dropout_seed=s, lr=10.0 ** -(2 + s % 2)
+            ),
+            order[: 20 + 4 * s],
+            order[60:],
+        )
+        for s in range(8)
+    ]
+    alone = [train_head(data, job) for job in jobs]
+    for size in (1, 3, 8):
+        fleet = dict(train_heads(data, jobs, fleet_size=size))
+        assert sorted(fleet) == list(range(8))
+        for number, expected in enumerate(alone):
+            assert len(fleet[number].epochs) == jobs[number].config.epochs
+            for name, value in expected.states["last"].items():
+                distance = np.linalg.norm(fleet[number].states["last"][name] - value)
+                assert distance <= 1e-5 * np.linalg.norm(value), name
+
+
+def test_a_failing_run_leaves_its_neighbours_alone():
+    table, labels = planted(60, 5, 8, 2)
+    data, (train, test) = HeadData({"image": table}, labels), halves(40, 20)
+    jobs = [HeadJob(replace(CONFIG, init_seed=s, lr=1e30 if s == 1 else 1e-3), train, test) for s in range(3)]
+    outcomes = dict(train_heads(data, jobs, fleet_size=3))
+    assert isinstance(outcomes[1], Failure)
+    assert "loss is" in outcomes[1].reason
+    for number in (0, 2):
+        expected = train_head(data, jobs[number])
+        np.testing.assert_allclose(outcomes[number].probabilities["last"], expected.probabilities["last"], atol=1e-6)
+
+
+def test_want_of_memory_makes_smaller_fleets(monkeypatch):
+    from heads.engine import fleet
+
+    table, labels = planted(60, 5, 8, 2)
+    data, (train, test) = HeadData({"image": table}, labels), halves(40, 20)
+    jobs = [HeadJob(replace(CONFIG, init_seed=s), train, test) for s in range(5)]
+    step, sizes = fleet.Fleet.step, set()
+
+    def hungry(self):
+        if len(self.places) > 2 or self.places[0].job.config.init_seed == 4:
+            raise torch.OutOfMemoryError("pretended")
+        sizes.add(len(self.places))
+        return step(self)
+
+    monkeypatch.setattr(fleet.Fleet, "step", hungry)
+    outcomes = dict(train_heads(data, jobs, fleet_size=5))
+    assert max(sizes) == 2
+    assert outcomes[4] == Failure("not enough memory to train it alone: pretended")
+    monkeypatch.setattr(fleet.Fleet, "step", step)
+    for number in range(4):
+        assert outcomes[number].epochs[-1].metrics == pytest.approx(train_head(data, jobs[number]).epochs[-1].metrics)
+
+
+def test_rows_give_a_sample_the_item_of_another():
+    data = make_data(views=1)
+    job = make_job(replace(CONFIG, reads=("text",)), views=1)
+    shift = np.roll(np.arange(len(data.labels)), 1)
+    text = data.tokens["text"]
+    moved = [text.raw_tokens(int(item)).numpy() for item in shift]
+    other = TokenTable.ragged(np.concatenate(moved), np.cumsum([0, *map(len, moved)]))
+    result = train_head(data, replace(job, rows={"text": shift}))
+    expected = train_head(HeadData({"text": other}, data.labels), job)
+    np.testing.assert_allclose(result.probabilities["last"], expected.probabilities["last"], atol=1e-6)
+    np.testing.assert_allclose(
+        train_reference(data, replace(job, rows={"text": shift})).probabilities["last"],
+        expected.probabilities["last"],
+        atol=1e-5,
+    )
+
+
+def test_a_lesson_is_what_the_teacher_says_in_every_view():
+    data = make_data()
+    job = make_job(replace(CONFIG, reads=("image", "text")))
+    state, train = train_head(data, job).states["last"], job.train
+    lesson = teach(state, job.config, data, train)
+    assert lesson.logits.shape == (3, len(train), 2)
+    assert lesson.features.shape == (3, len(train), 28)
+    probabilities = torch.from_numpy(lesson.logits[0]).softmax(dim=1).numpy()
+    np.testing.assert_allclose(probabilities, apply_head(state, job.config, data, train), atol=1e-6)
+    second = np.stack([data.tokens["image"].raw_tokens(i, 1).numpy() for i in range(len(data.labels))])
+    clean = HeadData({"image": TokenTable.dense(second), "text": data.tokens["text"]}, data.labels)
+    np.testing.assert_allclose(teach(state, job.config, clean, train).logits[0], lesson.logits[1], atol=1e-5)
+
+
+def test_a_perfect_teacher_with_all_the_weight_teaches_as_labels_do():
+    data, job = make_data(views=1), make_job(CONFIG, views=1)
+    logits = 40.0 * (2 * (data.labels[job.train][:, None] == np.arange(2)) - 1)
+    taught = replace(
+        job, config=replace(CONFIG, objective="distill", imitation=1.0), lesson=Lesson(logits[None].astype(np.float32))
+    )
+    np.testing.assert_allclose(
+        train_head(data, taught).probabilities["last"], train_head(data, job).probabilities["last"], atol=1e-6
+    )
+
+
+def test_without_imitation_a_student_is_an_image_head():
+    data, job = make_data(), make_job(CONFIG)
+    student = make_job(replace(CONFIG, objective="distill", imitation=0.0))
+    np.testing.assert_allclose(
+        train_head(data, student).probabilities["last"], train_head(data, job).probabilities["last"], atol=1e-6
+    )
+
+
+def test_tram_teaches_its_tower_through_the_privileged_classifier_alone():
+    data = make_data(views=1)
+    job = make_job(replace(CONFIG, objective="tram", reads=("image", "text")), views=1)
+    state, fresh = train_head(data, job).states["last"], initial_state(job.config, {"image": 16, "text": 12})
+    assert not np.allclose(state["classifier.weight"], fresh["classifier.weight"].numpy())
+    # Where the serving classifier starts makes no difference to anything but itself.
+    moved = {name: value + (0.5 if name == "classifier.weight" else 0.0) for name, value in fresh.items()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("heads.engine.fleet.initial_state", lambda *_, **__: moved)
+        other = train_head(data, job).states["last"]
+    assert not np.allclose(other["classifier.weight"], state["classifier.weight"])
+    for name, value in state.items():
+        if not name.startswith("classifier."):
+            np.testing.assert_allclose(other[name], value, atol=1e-7, err_msg=name)
+
+
+@pytest.mark.parametrize("ragged", [False, True])
+def test_a_table_that_is_not_held_in_memory_gives_the_same(ragged):
+    table, labels = planted(60, 12, 16, 2, ragged=ragged)
+    train, test = halves(40, 20)
+    if ragged:
+        flat = np.concatenate([table.raw_tokens(i).numpy() for i in range(60)])
+        streamed = TokenTable.ragged(flat, np.cumsum([0, *table.lengths.tolist()]), resident=False)
+    else:
+        streamed = TokenTable.dense(np.stack([table.raw_tokens(i).numpy() for i in range(60)]), resident=False)
+    result, other = (train_image(t, labels, train, test, CONFIG) for t in (table, streamed))
+    np.testing.assert_allclose(result.probabilities["last"], other.probabilities["last"], atol=1e-6)
+
+
+def test_bfloat16_products_stay_near_float32():
+    table, labels = planted(500, 12, 24, 3, strength=0.4)
+    half = TokenTable.dense(np.stack([table.raw_tokens(i).numpy() for i in range(500)]), dtype=torch.bfloat16)
+    train, test = halves(200, 300)
+    config = replace(CONFIG, classes=3, epochs=12, batch_size=32, lr=1e-3)
+    result, other = (train_image(t, labels, train, test, config) for t in (table, half))
+    assert abs(result.epochs[-1].metrics["auroc"] - other.epochs[-1].metrics["auroc"]) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lesson": None}, "learns from a teacher"),
+        ({"lesson": Lesson(np.zeros((1, 32, 2), np.float32))}, r"logits are \[views, 33, 2\]"),
+        ({"lesson": Lesson(np.full((1, 33, 2), np.nan, np.float32))}, "not finite"),
+        ({"inner": np.array([0])}, "no inner sample of class"),
+        ({"rows": {"image": np.zeros(3, int)}}, "rows of image are 72 indices"),
+    ],
+)
+def test_jobs_that_do_not_fit_are_refused(change, message):
+    data = make_data(views=1)
+    job = make_job(replace(CONFIG, objective="distill"), views=1, inner=False)
+    if "inner" in change:
+        change = {"inner": np.setdiff1d(np.arange(72), np.concatenate([job.train, job.test]))[:1]}
+    with pytest.raises(ValueError, match=message):
+        train_head(data, replace(job, **change))
 
 
 def test_the_engine_runs_where_only_torch_and_numpy_are():

@@ -35,8 +35,9 @@ def prepare_heads(params: Mapping[str, Tensor], heads: int, *, lengths: Tensor, 
     """The same for any number of attention heads, each with its share of the dimensions."""
     gain, shift = params["norm.weight"], params["norm.bias"]
     dim = gain.shape[1]
-    folded = heads == 1 and "folded" == choose_form(
-        int(lengths.sum()), int((lengths * lengths).sum()), dim, training=training
+    folded = (
+        heads == 1
+        and choose_form(int(lengths.sum()), int((lengths * lengths).sum()), dim, training=training) == "folded"
     )
     scale = math.sqrt(heads / dim)
     query, key = params["query.weight"] * (gain * scale)[:, None], params["key.weight"] * gain[:, None]

@@ -29,6 +29,7 @@ def prepare(params: Mapping[str, Tensor], *, lengths: Tensor, training: bool) ->
         means = reading.table.means
         views = torch.zeros((), dtype=torch.int64) if reading.views is None else reading.views
         picked = (views * reading.table.n_items + reading.items).view(-1).to(means.device)
-        return means.flatten(0, 1)[picked].view(*reading.items.shape, -1) * gain + shift
+        picked_means = means.flatten(0, 1).index_select(0, picked).view(*reading.items.shape, -1)
+        return torch.addcmul(shift, picked_means, gain)
 
     return pool

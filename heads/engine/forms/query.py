@@ -34,7 +34,8 @@ def prepare(params: Mapping[str, Tensor], *, lengths: Tensor, training: bool) ->
         weights = scores.softmax(dim=2)
         levels = dropout_levels(reading.dropout)
         if reading.keys is not None and levels:
-            weights = weights * _kept(reading, batch.x.shape[2], levels).to(weights.device) * dropout_scale(reading.dropout)
+            kept = _kept(reading.keys, reading, batch.x.shape[2], levels).to(weights.device)
+            weights = weights * kept * dropout_scale(reading.dropout)
         total = weights.sum(dim=2, keepdim=True)
         pooled = (weights[:, :, None].to(batch.x.dtype) @ batch.x)[:, :, 0].float()
         tokens = pooled * gain[:, None] + total * shift[:, None]
@@ -43,10 +44,7 @@ def prepare(params: Mapping[str, Tensor], *, lengths: Tensor, training: bool) ->
     return pool
 
 
-def _kept(reading: Reading, n: int, levels: int) -> Tensor:
+def _kept(keys: Tensor, reading: Reading, n: int, levels: int) -> Tensor:
     """int8 [R, b, n]."""
     positions = torch.arange(reading.items.shape[1])
-    mask = keep_mask(
-        reading.keys, positions, n, longest=reading.table.longest, levels=levels, queries=1  # pyright: ignore[reportArgumentType]
-    )
-    return mask[:, :, 0, 0]
+    return keep_mask(keys, positions, n, longest=reading.table.longest, levels=levels, queries=1)[:, :, 0, 0]

@@ -1,7 +1,8 @@
-"""The table of objectives: what a training step minimises. One file and one line here add one; `tests/contracts` finds it.
+"""The table of objectives: what a training step minimises.
 
-An objective is a frozen object that says what it needs and gives two functions of stacked parameters (R runs) and pooled
-vectors. It knows neither tokens nor forms, so it works with every one of them.
+One file and one line here add one; `tests/contracts` finds it. An objective is a frozen object that says what it needs
+and gives functions of stacked parameters (R runs) and pooled vectors. It knows neither tokens nor forms, so it works
+with every one of them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -68,9 +69,7 @@ class Objective:
         """The loss of every sample, [R, b]."""
         return self._module.loss(params, config, step)
 
-    def logits(
-        self, params: "Mapping[str, Tensor]", config: "HeadConfig", pooled: "Mapping[str, Tensor]"
-    ) -> "Tensor":
+    def logits(self, params: "Mapping[str, Tensor]", config: "HeadConfig", pooled: "Mapping[str, Tensor]") -> "Tensor":
         """What the trained head says, [R, b, C], from the modalities that it `serves`."""
         return self._module.logits(params, config, pooled)
 

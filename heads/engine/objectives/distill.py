@@ -13,7 +13,7 @@ __all__ = ["logits", "loss", "parameters"]
 
 
 def loss(params: Mapping[str, Tensor], config: HeadConfig, step: Step) -> Tensor:
-    """(1 - lambda) cross-entropy with the label + lambda cross-entropy with the teacher's softmax at temperature tau."""
+    """(1 - lambda) cross-entropy with the label + lambda that with the teacher's softmax at temperature tau."""
     assert step.logits is not None
     own = logits(params, config, step.pooled)
     taught = soft_loss(own, step.logits, step.temperature, config)

@@ -1,4 +1,4 @@
-"""Supervised training: cross-entropy against the labels (equation 1; with one modality, the baseline of section 2.2)."""
+"""Supervised training: cross-entropy against labels (equation 1; with one modality, the baseline of section 2.2)."""
 
 from collections.abc import Mapping
 
