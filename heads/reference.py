@@ -195,13 +195,12 @@ def train_reference(data: HeadData, job: HeadJob) -> HeadResult:
 def _record(log: RunLog, head: Head, data: HeadData, job: HeadJob, train_loss: float) -> None:
     """Test loss, metrics and the inner part's AUROC after an epoch."""
     spoken = _speak(head, data, job, job.test)
-    inner = None if job.inner is None else _speak(head, data, job, job.inner)[1]
     log.add_epoch(
         train_loss=train_loss,
         test_loss=_mean_loss(*spoken, data.labels[job.test], job.config),
         metrics={name: _metric(name, data.labels[job.test], spoken[1]) for name in METRIC_NAMES},
         probabilities=spoken[1],
-        inner_auroc=None if job.inner is None else _metric("auroc", data.labels[job.inner], inner),
+        inner_auroc=_inner_auroc(head, data, job),
         state=lambda: {name: value.detach().numpy().copy() for name, value in head.state_dict().items()},
     )
 
@@ -221,6 +220,12 @@ def _mean_loss(logits: Tensor, _: np.ndarray, labels: np.ndarray, config: HeadCo
         return F.cross_entropy(logits, truth).item()
     known = truth != UNKNOWN
     return F.binary_cross_entropy_with_logits(logits[known], truth[known].float()).item()
+
+
+def _inner_auroc(head: Head, data: HeadData, job: HeadJob) -> float | None:
+    if job.inner is None:
+        return None
+    return _metric("auroc", data.labels[job.inner], _speak(head, data, job, job.inner)[1])
 
 
 def _metric(name: str, labels: np.ndarray, probabilities: np.ndarray) -> float:

@@ -49,12 +49,12 @@ class StackedAdam:
             for place in range(start, stop):
                 self.counts[place] += 1
             block = slice(start, stop)
-            tensors = ([t[block] for t in self._of(s, gradients)] for s in (self._params, gradients))
-            moments = ([t[block] for t in self._of(s, gradients)] for s in (self._means, self._squares))
             count = torch.tensor(float(self.counts[start]), device=next(iter(gradients.values())).device)
-            torch._fused_adam_(
-                *tensors,
-                *moments,
+            torch._fused_adam_(  # pyright: ignore[reportPrivateImportUsage]
+                [self._params[name][block] for name in gradients],
+                [gradient[block] for gradient in gradients.values()],
+                [self._means[name][block] for name in gradients],
+                [self._squares[name][block] for name in gradients],
                 [],
                 [count] * len(gradients),
                 lr=lr,
@@ -65,9 +65,6 @@ class StackedAdam:
                 amsgrad=False,
                 maximize=False,
             )
-
-    def _of(self, source: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> Iterator[Tensor]:
-        return (source[name] for name in gradients)
 
     def _blocks(self, active: int) -> Iterator[tuple[float, int, int]]:
         """(learning rate, first place, place after the last) of neighbours that agree."""

@@ -126,11 +126,12 @@ class _Attend(torch.autograd.Function):
         keys = x.view(runs * b, n, d) if key is None else _split(torch.bmm(rows, key), b, heads)
         column = torch.bmm(keys, _of_items(bias, b, heads))  # the query bias: one number a key
         column = column.transpose(1, 2)
+        padding = None
         if real is not None:
             padding = ~real.reshape(runs * b, n).repeat_interleave(heads, dim=0)
             column = column.masked_fill(padding[:, None], -math.inf)
         weights = torch.baddbmm(column, queries, keys.transpose(1, 2)).softmax(dim=2)
-        if real is not None:
+        if padding is not None:
             weights.masked_fill_(padding[:, :, None], 0.0)
         kept = weights if keep is None else _where_kept(weights, keep)
         lengths = n if real is None else real.sum(dim=2, dtype=wide).view(runs * b, 1).repeat_interleave(heads, dim=0)

@@ -172,10 +172,10 @@ def test_a_run_that_diverges_is_reported_and_the_others_go_on(tmp_path, monkeypa
     store = make_store(tmp_path / "store")
     real = train.train_head
 
-    def diverge(tokens, labels, train_places, test_places, config):
-        if len(train_places) > 30:
+    def diverge(data, job):
+        if len(job.train) > 30:
             raise FloatingPointError("the training loss is nan in epoch 2")
-        return real(tokens, labels, train_places, test_places, config)
+        return real(data, job)
 
     monkeypatch.setattr(train, "train_head", diverge)
     told: list[Progress] = []

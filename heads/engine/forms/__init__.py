@@ -45,6 +45,8 @@ class HeadForm(Protocol):
     """What a form's module offers."""
 
     SUMMARY: str
+    UNTRAINED: tuple[str, ...]
+    """Parameters that have no effect, hence no gradient."""
 
     def parameters(self, tower: str, dim: int, *, seed: int) -> dict[str, Tensor]:
         """Fresh parameters of one tower."""
