@@ -28,6 +28,7 @@ def verify(
 
     Example: `radfs verify --deep`
     """
+    from featurestore.errors import counted
     from featurestore.featureset import find_feature_sets, open_feature_set
     from featurestore.store import open_store
     from featurestore.verify import verify as run
@@ -41,9 +42,10 @@ def verify(
     report = run(opened, names, deep=deep, repair=repair)
     for finding in report.findings:
         _print_finding(finding)
-    looked = f"{report.sets} feature sets, {report.shards:,} shards, {report.rows:,} rows, {report.bytes / 1e6:,.1f} MB"
+    counts = {"feature set": report.sets, "shard": report.shards, "row": report.rows}
+    looked = ", ".join([*(counted(n, noun) for noun, n in counts.items()), f"{report.bytes / 1e6:,.1f} MB"])
     depth = "every byte" if deep else "metadata, records and sizes; --deep reads every byte"
-    typer.echo(f"{looked}: {len(report.findings) or 'no'} findings ({depth})")
+    typer.echo(f"{looked}: {counted(len(report.findings), 'finding') if report.findings else 'no findings'} ({depth})")
     if report.findings and not repair:
         typer.echo(
             "`radfs verify --repair` (with --deep, where that found it) queues the items that are hit; then run "
@@ -75,6 +77,7 @@ def gc(
 
     Example: `radfs gc --dry-run`
     """
+    from featurestore.errors import counted
     from featurestore.gc import collect
     from featurestore.store import open_store
 
@@ -84,7 +87,7 @@ def gc(
         name = str(leftover.path).removeprefix(f"{opened.root}/")
         typer.echo(f"{leftover.bytes:>12,}  {name}: {leftover.why}")
     verb = "would be removed" if dry_run else "removed"
-    typer.echo(f"{len(report.removed)} leftovers, {report.bytes / 1e6:,.1f} MB {verb}")
+    typer.echo(f"{counted(len(report.removed), 'leftover')}, {report.bytes / 1e6:,.1f} MB {verb}")
 
 
 def reindex(*, store: StoreOption = DEFAULT_STORE) -> None:
@@ -123,7 +126,7 @@ def rm(
     """
     from cohorts import list_cohorts
     from cohorts.removal import remove_cohort
-    from featurestore.errors import DataError, unknown_name
+    from featurestore.errors import DataError, counted, unknown_name
     from featurestore.featureset import open_feature_set
     from featurestore.items import count_shared_texts, list_datasets, remove_texts
     from featurestore.removal import remove_feature_set
@@ -156,6 +159,7 @@ def rm(
     for name in cohort or []:
         remove_cohort(opened, name)
     for name in texts or []:
-        typer.echo(f"{remove_texts(opened, name):,} texts of {name} removed; building a cohort of it brings them back")
+        removed = counted(remove_texts(opened, name), "text")
+        typer.echo(f"{removed} of {name} removed; building a cohort of it brings them back")
         for other, count in count_shared_texts(opened, name).items():
-            typer.echo(f"{count:,} of these texts stand in dataset {other} too: radfs rm --texts {other}")
+            typer.echo(f"{counted(count, 'report')} of dataset {other} have such a text too: radfs rm --texts {other}")

@@ -39,6 +39,11 @@ class ItemError(RadfsError):
     """One item cannot be decoded or encoded. Extraction records it as a failure and goes on."""
 
 
+def counted(count: int, noun: str) -> str:
+    """A number and what it counts: "1 item", "2 items", "1,000 items"."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
     """The error for a `name` that is not one of the `known` names of this `kind`, with the nearest ones first."""
     names = sorted(known)

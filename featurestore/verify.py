@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from .errors import DamageError, RadfsError
+from .errors import DamageError, RadfsError, counted
 from .featureset import FeatureSet, open_feature_set
 from .fsio import read_parquet, read_range, remove, write_atomic
 from .layout import ArrayLayout
@@ -182,7 +182,7 @@ def _view(feature_set: FeatureSet, view: int, report: VerifyReport, *, deep: boo
                 continue  # what is hit does not count any more
             if repair:
                 _drop(feature_set, view, record, items, message)
-            done = f"{len(items)} items queued" if repair else ""
+            done = f"{counted(len(items), 'item')} queued" if repair else ""
             yield Finding(feature_set.name, view, shard, kind, message, items, done)
 
 
@@ -218,7 +218,11 @@ def _shard(feature_set: FeatureSet, record: Record, *, deep: bool) -> Iterator[t
             continue
         bad = set(_bad_rows(feature_set, record, array)) if deep else set()
         # Damage outside all rows, as in the fill of the last chunk: then the shard is made anew as a whole.
-        yield ("row", f"{name} {problem}, in {len(bad)} rows", bad) if bad else ("file", f"{name} {problem}", None)
+        yield (
+            ("row", f"{name} {problem}, in {counted(len(bad), 'row')}", bad)
+            if bad
+            else ("file", f"{name} {problem}", None)
+        )
 
 
 def _wrong_file(path: StorePath, array: ArrayLayout, stored: dict[str, int], *, deep: bool) -> str:
@@ -282,7 +286,7 @@ def _bad_record(
         rows = pl.DataFrame({"row": range(first, first + len(allocated)), "item": allocated})
         feature_set.drop(rows.with_columns(view=pl.lit(view, pl.Int64), reason=pl.lit("its commit record was damaged")))
         write_atomic(path, abandoned(feature_set, view, shard).encode())
-    done = f"abandoned; {len(items)} items queued" if repair else ""
+    done = f"abandoned; {counted(len(items), 'item')} queued" if repair else ""
     return Finding(feature_set.name, view, shard, "record", message, items, done)
 
 
@@ -291,7 +295,7 @@ def _lost_record(
 ) -> Finding:
     """A record that is gone: its items are missing, and are made anew whether this is repaired or not."""
     items = _without_newer(feature_set.allocated_items(shard), shard, sound)
-    done = f"abandoned; {len(items)} items queued" if repair and abandon(feature_set, view, shard) else ""
+    done = f"abandoned; {counted(len(items), 'item')} queued" if repair and abandon(feature_set, view, shard) else ""
     return Finding(feature_set.name, view, shard, "record", message, items, done)
 
 
@@ -323,5 +327,5 @@ def _unreadable(path: StorePath, read: Callable[[StorePath], object]) -> Iterato
     try:
         read(path)
     except (OSError, ValueError, RecursionError, RadfsError, pl.exceptions.PolarsError) as error:
-        name = "/".join(path.parts[-3:])
-        yield Finding("", -1, -1, "table", f"{name} is damaged ({type(error).__name__}). Restore it from a copy")
+        how = f"{path} is damaged ({type(error).__name__}). Restore it from a copy, or make it anew as it was made"
+        yield Finding("", -1, -1, "table", how)

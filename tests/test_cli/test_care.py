@@ -31,7 +31,7 @@ def test_verify_says_what_is_hit_and_repair_queues_it(study, images):
     found = study("verify", "tiny", "--deep", code=1).output
     assert "items: mine/images/0000.png" in found
     assert "radfs verify --repair" in found
-    assert "1 items queued" in study("verify", "--deep", "--repair").output
+    assert "1 item queued" in study("verify", "--deep", "--repair").output
     assert "1 new, 47 there already" in study("extract", "--backbone", "tiny").output
     assert "no findings" in study("verify", "--deep").output
     with pytest.raises(UnknownNameError, match="unknown feature set 'tyni'"):
@@ -43,9 +43,9 @@ def test_gc_names_leftovers_first_and_removes_them_then(study, images):
     leftover.write_bytes(b"torn")
     dry = study("gc", "--dry-run").output
     assert "tokens/v0/c.9.0.0: shard file without a commit record" in dry
-    assert "1 leftovers, 0.0 MB would be removed" in dry
+    assert "1 leftover, 0.0 MB would be removed" in dry
     assert leftover.exists()
-    assert "1 leftovers, 0.0 MB removed" in study("gc").output
+    assert "1 leftover, 0.0 MB removed" in study("gc").output
     assert not leftover.exists()
 
 
@@ -73,9 +73,9 @@ def test_rm_asks_and_removes_what_was_named(study, tmp_path, images):
     rows = [(f"other/{i}", "text", None, text) for i, text in enumerate(texts)]
     add_items(store, pl.DataFrame(rows, schema=ITEM_SCHEMA, orient="row"))
     said = study("rm", "--texts", "mine", "--yes").output
-    assert "2 of these texts stand in dataset other too: radfs rm --texts other" in said
+    assert "2 reports of dataset other have such a text too: radfs rm --texts other" in said
     add_items(store, pl.DataFrame([("mine/x", "text", None, "new")], schema=ITEM_SCHEMA, orient="row"))
-    assert "1 texts of mine removed" in study("rm", "--features", images.name, "--texts", "mine", "--yes").output
+    assert "1 text of mine removed" in study("rm", "--features", images.name, "--texts", "mine", "--yes").output
     assert [s.modality for s in list_feature_sets(store)] == ["text"]
     study("rm", "--cohort", "mine", "--yes")
     assert "(0 rows)" in study("query", "SELECT * FROM samples").output
