@@ -1,4 +1,4 @@
-"""From the bytes of an image file to a Pillow image in mode "RGB", by one recipe that enters the feature-set key.
+"""From the bytes of an image file to an 8-bit Pillow image, gray or RGB, by one recipe that enters the feature-set key.
 
 Knows Pillow and nothing of encoders, stores or torch. Pillow is imported inside the functions, because specs read
 `DECODER` and listing specs must stay light. Whatever is no whole image ends in an ItemError whose text never holds a
@@ -8,6 +8,8 @@ path: it goes into failure tables.
 import io
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +21,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
     from PIL.Image import Transpose
 
-DECODER = "pillow-rgb-1"
+_DICOM = b"DICM"
+"""After a preamble of 128 bytes (part 10 of the standard)."""
+
+DECODER = "pillow-8bit-2"
 """Names what `decode_image` does to pixels. Raise the number whenever its output changes for any file."""
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000")
@@ -29,9 +34,19 @@ _DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 _PHOTOMETRIC = 262  # TIFF tag PhotometricInterpretation; 0 is WhiteIsZero
 _ORIENTATION = 0x0112  # EXIF tag Orientation
 
-# WARN: `warnings.catch_warnings` changes the whole process, so threads must not interleave in it. Only headers are
-# parsed under this lock; pixels are decoded outside.
 _HEADER_LOCK = threading.Lock()
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Parse a header without its warnings.
+
+    WARN: `warnings.catch_warnings` changes the whole process, so threads must not interleave in it: a lock is held
+    here. Pixels are decoded outside.
+    """
+    with _HEADER_LOCK, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def read_file(path: str | Path) -> bytes:
@@ -55,13 +70,16 @@ def read_file(path: str | Path) -> bytes:
 
 
 def decode_image(data: bytes) -> "PilImage":
-    """The image in `data` (the bytes of one file) as 8-bit RGB, upright.
+    """The image in `data` (the bytes of one file) with 8 bits a channel, upright: mode "L" of gray, else "RGB".
+
+    Gray stays one channel, which is resized in a third of the time, and `convert("RGB")` gives the same afterwards.
 
     - 8 bits or fewer, gray, RGB, palette, CMYK: Pillow's `convert("RGB")`, as the encoders' own pipelines do.
     - Transparency: laid over black, the surroundings of a radiograph. Where all pixels are opaque this equals
       `convert("RGB")`; where they are not, dropping alpha would uncover what the file's author had covered.
     - 16-bit and 32-bit gray, integer or float: minimum subtracted, divided by the maximum, times 255, truncated, per
       image, as MIMIC-CXR-JPG was made (Johnson et al., 2019); a constant image becomes zeros.
+    - DICOM: gray, converted as MIMIC-CXR-JPG was (`dicom.decode_dicom`).
     - The EXIF orientation is applied. Of an MPO (a JPEG with previews) the first picture is taken.
 
     Raises:
@@ -75,10 +93,15 @@ def decode_image(data: bytes) -> "PilImage":
     except (ItemError, MemoryError):
         raise
     except Exception as error:  # whatever a decoder may raise over foreign bytes: struct, zlib, Key, Syntax, ...
-        raise ItemError(f"not a whole image: {str(error) or type(error).__name__}") from error
+        said = "" if data[128:132] == _DICOM else str(error)  # what pydicom says may quote a header
+        raise ItemError(f"not a whole image: {said or type(error).__name__}") from None
 
 
 def _decode(data: bytes) -> "PilImage":
+    if data[128:132] == _DICOM:
+        from .dicom import decode_dicom
+
+        return decode_dicom(data)
     image = _open(data)
     if image.format == "PNG":
         # Pillow does not check the CRCs of pixel chunks while it decodes, nor that the end is there.
@@ -86,7 +109,7 @@ def _decode(data: bytes) -> "PilImage":
         image = _open(data)
     image.load()
     orientation = _orientation(image)
-    upright = _to_rgb(image)
+    upright = _eight_bits(image)
     return upright if orientation is None else upright.transpose(orientation)
 
 
@@ -94,8 +117,7 @@ def _open(data: bytes) -> "PilImage":
     """The parsed header, pixels not yet read."""
     from PIL import Image, UnidentifiedImageError
 
-    with _HEADER_LOCK, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quietly():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             image = Image.open(io.BytesIO(data), formats=FORMATS)
@@ -126,29 +148,28 @@ def _orientation(image: "PilImage") -> "Transpose | None":
         7: Transpose.TRANSVERSE,
         8: Transpose.ROTATE_90,
     }
-    with _HEADER_LOCK, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quietly():
         try:
             return turns.get(image.getexif().get(_ORIENTATION, 1))
         except Exception:  # the pixels are whole: a broken EXIF block only means that no turn is known
             return None
 
 
-def _to_rgb(image: "PilImage") -> "PilImage":
+def _eight_bits(image: "PilImage") -> "PilImage":
     from PIL import Image
     from PIL.TiffImagePlugin import TiffImageFile
 
     if image.mode in _DEEP_MODES:
         # Pillow inverts 8-bit TIFFs alone.
         white_is_zero = isinstance(image, TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == 0
-        return Image.fromarray(_min_max(np.asarray(image), inverted=white_is_zero)).convert("RGB")
+        return Image.fromarray(min_max(np.asarray(image), inverted=white_is_zero))
     if image.has_transparency_data:
         front = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", front.size, (0, 0, 0, 255)), front).convert("RGB")
-    return image.convert("RGB")
+    return image.convert("L" if image.mode in ("1", "L") else "RGB")
 
 
-def _min_max(pixels: np.ndarray, *, inverted: bool) -> np.ndarray:
+def min_max(pixels: np.ndarray, *, inverted: bool = False) -> np.ndarray:
     """`pixels` [h, w] of any depth as uint8: minimum to 0, maximum to 255, truncated."""
     values = pixels.astype(np.float64)
     if not np.isfinite(values).all():

@@ -44,8 +44,8 @@ def mimic_scaled(pixels: np.ndarray) -> np.ndarray:
 
 
 def pixels(image: Image.Image) -> np.ndarray:
-    assert image.mode == "RGB"
-    return np.asarray(image)
+    assert image.mode in ("L", "RGB")
+    return np.asarray(image.convert("RGB"))
 
 
 @pytest.mark.parametrize(
@@ -70,6 +70,12 @@ def pixels(image: Image.Image) -> np.ndarray:
 def test_eight_bit_images_are_converted_as_the_encoders_pipelines_do(source, fmt, options):
     data = encoded(source, fmt, **options)
     assert np.array_equal(pixels(decode_image(data)), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+
+
+def test_gray_stays_one_channel_and_colour_three():
+    for source, mode in ((GRAY, "L"), (GRAY.convert("1"), "L"), (Image.fromarray(DEEP), "L"), (COLOUR, "RGB")):
+        assert decode_image(encoded(source, "PNG")).mode == mode
+    assert decode_image(encoded(GRAY.convert("LA"), "PNG")).mode == "RGB"
 
 
 def test_opaque_alpha_changes_nothing():
@@ -214,7 +220,7 @@ def test_damage_of_any_kind_ends_in_an_item_error_or_an_image_and_never_in_a_war
     [
         (b"", "empty"),
         (b"FINDINGS: the heart is enlarged.\n", "not an image in any of PNG, JPEG"),
-        (bytes(128) + b"DICM" + bytes(500), "not an image in any of"),
+        (bytes(128) + b"DICM" + bytes(500), "not a whole DICOM file"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image in any of"),
         (encoded(COLOUR, "GIF", save_all=True, append_images=[GRAY, COLOUR]), "3 frames"),
         (encoded(GRAY, "TIFF", save_all=True, append_images=[COLOUR]), "2 frames"),
