@@ -1,8 +1,8 @@
 """From the bytes of a DICOM radiograph to 8-bit gray, converted as MIMIC-CXR-JPG was from MIMIC-CXR.
 
-Rescale and VOI window where the file has them; then, as Johnson et al. (2019) describe it: minimum subtracted, divided by
-the maximum, times 255, truncated; inverted where MONOCHROME1; histogram equalised; JPEG at quality 95. They mention no
-window, so of a file with one (few of MIMIC-CXR have any effect) their JPEG may differ: where there is a JPEG, use that.
+Rescale and VOI window where the file has them; then, as Johnson et al. (2019) describe it: minimum subtracted, divided
+by the maximum, times 255, truncated; inverted where MONOCHROME1; histogram equalised; JPEG at quality 95. They mention
+no window, so of a file that has one their JPEG may differ: where MIMIC-CXR-JPG has the image, take it from there.
 
 Needs pydicom (radfs[dicom]). No reason of a failure holds a value of the file: headers name patients.
 """
@@ -80,7 +80,8 @@ def _header(data: bytes) -> Any:
             header = pydicom.dcmread(io.BytesIO(data), specific_tags=list(_NEEDED))
             for name in _NEEDED[:-1]:
                 header.get(name)  # parsed now, with its warnings
-            header.file_meta.TransferSyntaxUID
+            if header.file_meta.TransferSyntaxUID is None:
+                raise ValueError("no transfer syntax")
             return header
         except Exception as error:
             raise ItemError(f"not a whole DICOM file ({type(error).__name__})") from None
@@ -88,14 +89,14 @@ def _header(data: bytes) -> Any:
 
 def _windowed(header: Any) -> np.ndarray:
     """Pixels after the modality's rescaling (slope and intercept, or a table) and the first VOI table or window."""
-    from pydicom.pixels import apply_modality_lut, apply_voi_lut
+    from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
     try:
         pixels = header.pixel_array
     except (RuntimeError, NotImplementedError) as error:
         name = header.file_meta.TransferSyntaxUID.name
         raise ItemError(
-            f"the DICOM image cannot be decoded ({type(error).__name__}, {name[:60]}): it is damaged, or needs a library "
-            'that is not installed (pip install "radfs[dicom]")'
+            f"the DICOM image cannot be decoded ({type(error).__name__}, {name[:60]}): it is damaged, or its "
+            'compression needs what is not installed (pip install "radfs[dicom]")'
         ) from None
     return apply_voi_lut(apply_modality_lut(pixels, header), header)
