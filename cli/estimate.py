@@ -4,7 +4,15 @@ from typing import Annotated
 
 import typer
 
-from .options import DEFAULT_STORE, StoreOption, VariantOption, WeightsOption, parse_variants
+from .options import (
+    DEFAULT_STORE,
+    LongTextOption,
+    PrecisionOption,
+    StoreOption,
+    VariantOption,
+    WeightsOption,
+    parse_variants,
+)
 
 
 def estimate(
@@ -18,6 +26,9 @@ def estimate(
     ] = None,
     weights: WeightsOption = None,
     variant: VariantOption = None,
+    views: Annotated[int, typer.Option(min=0, help="Augmented views of each image, beside the clean one.")] = 0,
+    precision: PrecisionOption = "float32",
+    long_text: LongTextOption = "truncate",
     preset: Annotated[str, typer.Option(help="float16, bfloat16, float32, int8 or archive.")] = "float16",
     trial: Annotated[
         int, typer.Option(min=0, help="Encode this many items to measure the speed, and throw them away; 0 for none.")
@@ -45,6 +56,9 @@ def estimate(
         backbone,
         weights=weights,
         variant=chosen,
+        views=views,
+        precision=precision,
+        long_text=long_text,
         items=asked,
         count=items,
         preset=preset,

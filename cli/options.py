@@ -32,6 +32,14 @@ VariantOption = Annotated[
     typer.Option(help="AXIS=CHOICE, such as preprocessing=authors (may be repeated); see `radfs backbones show`."),
 ]
 
+PrecisionOption = Annotated[
+    str, typer.Option(help="What networks compute in: float32, bfloat16 or float16; a feature set each.")
+]
+LongTextOption = Annotated[
+    str,
+    typer.Option(help="Reports beyond the context length: truncate, or window to read them in overlapping windows."),
+]
+
 
 def parse_variants(written: list[str] | None) -> dict[str, str]:
     """{"preprocessing": "authors"} of ["preprocessing=authors"]. DataError where it is not AXIS=CHOICE, or twice."""

@@ -14,6 +14,7 @@ import contextlib
 import threading
 import time
 import uuid
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -43,7 +44,7 @@ class Claims:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
-        self._set = feature_set
+        self.feature_set = feature_set
         self._lease_s = lease_s
         self._me = f"{identity()}/{uuid.uuid4().hex[:8]}"
         self._held: dict[tuple[int, int], StorePath] = {}
@@ -65,32 +66,17 @@ class Claims:
             self.release(view, shard)
 
     def share(self, plans: Sequence[ShardPlan]) -> Iterator[ShardPlan]:
-        """The planned shards that are this worker's to make, each claimed; ends when all of them are decided.
-
-        The consumer commits a shard, or has it committed, and calls `release`. What others hold is waited for, and
-        taken over if they die.
-        """
-        waiting = list(plans)
-        while waiting:
-            later = []
-            for plan in waiting:
-                if self._set.is_decided(plan.view, plan.shard):
-                    continue
-                if self.take(plan.view, plan.shard):
-                    yield plan
-                else:
-                    later.append(plan)
-            if len(later) == len(waiting):
-                time.sleep(_REMOTE_POLL_SECONDS if isinstance(self._set.path, ObjectPath) else _POLL_SECONDS)
-            waiting = later
+        """The planned shards that are this worker's to make, as the function `share` gives them, one by one."""
+        for group in share([(self, plan) for plan in plans]):
+            yield from (plan for _, plan in group)
 
     def take(self, view: int, shard: int) -> bool:
         """Try to claim an undecided shard."""
-        holders = claims_of(self._set, view, shard)
+        holders = claims_of(self.feature_set, view, shard)
         if holders and not self._is_over(holders[-1]):
             return False
         generation = holders[-1].generation + 1 if holders else 1
-        path = self._set.path / "claims" / f"v{view}-{shard:08d}.g{generation:04d}"
+        path = self.feature_set.path / "claims" / f"v{view}-{shard:08d}.g{generation:04d}"
         try:
             if not write_new(path, self._me.encode()):
                 return False
@@ -102,7 +88,7 @@ class Claims:
             raise
         with self._guard:
             self._held[view, shard] = path
-        if self._set.is_decided(view, shard):  # committed and given back between the two looks
+        if self.feature_set.is_decided(view, shard):  # committed and given back between the two looks
             self.release(view, shard)
             return False
         return True
@@ -112,7 +98,7 @@ class Claims:
         with self._guard:
             path = self._held.pop((view, shard), None)
         if path is not None:
-            for claim in claims_of(self._set, view, shard):
+            for claim in claims_of(self.feature_set, view, shard):
                 if claim.path.name <= path.name:
                     remove(claim.path)
 
@@ -135,6 +121,58 @@ class Claims:
                 # Taken over and removed, or a server out of reach: the record will decide.
                 with contextlib.suppress(OSError, StoreError):
                     touch(path)
+
+
+def share(work: Sequence[tuple[Claims, ShardPlan]]) -> Iterator[list[tuple[Claims, ShardPlan]]]:
+    """The planned shards that are this worker's to make, claimed in groups that hold the same items.
+
+    Ends when all of them are decided. The consumer commits a shard, or has it committed, and calls `release`. While
+    others hold what is left an empty group comes; then they are waited for, and what they hold is taken over if they
+    die.
+    """
+    # Of those that begin with the same item the largest leads: where sets are made together the others lie within it.
+    waiting = deque(sorted(work, key=lambda one: (one[1].items[0], -len(one[1].items))))
+    while waiting:
+        held, made = deque[tuple[Claims, ShardPlan]](), 0
+        while waiting:
+            leader = waiting.popleft()
+            if _is_mine(leader, held):
+                made += 1
+                yield [leader, *_companions(leader, waiting, held)]
+        waiting = held
+        if waiting and not made:
+            yield []
+            remote = isinstance(waiting[0][0].feature_set.path, ObjectPath)
+            time.sleep(_REMOTE_POLL_SECONDS if remote else _POLL_SECONDS)
+
+
+def _is_mine(one: tuple[Claims, ShardPlan], held: deque[tuple[Claims, ShardPlan]]) -> bool:
+    """Try to claim a shard. One that somebody else holds is added to `held`."""
+    claims, plan = one
+    if claims.feature_set.is_decided(plan.view, plan.shard):
+        return False
+    if claims.take(plan.view, plan.shard):
+        return True
+    held.append(one)
+    return False
+
+
+def _companions(
+    leader: tuple[Claims, ShardPlan], waiting: deque[tuple[Claims, ShardPlan]], held: deque[tuple[Claims, ShardPlan]]
+) -> list[tuple[Claims, ShardPlan]]:
+    """Claim shards of other arrays that begin among the leader's items: of each array no more items than it has."""
+    found, left = [], deque[tuple[Claims, ShardPlan]]()
+    room: Counter[tuple[str, int]] = Counter({(leader[0].feature_set.name, leader[1].view): len(leader[1].items)})
+    while waiting and waiting[0][1].items[0] <= leader[1].items[-1]:
+        one = waiting.popleft()
+        array = one[0].feature_set.name, one[1].view
+        if room[array] >= len(leader[1].items):
+            left.append(one)
+        elif _is_mine(one, held):
+            room[array] += len(one[1].items)
+            found.append(one)
+    waiting.extendleft(reversed(left))
+    return found
 
 
 @dataclass(frozen=True)

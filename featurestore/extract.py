@@ -1,75 +1,28 @@
-"""Extraction: items -> encoder -> feature set. The one place that knows both encoders and the store.
+"""Extraction: items -> encoders -> feature sets. The one place that knows both encoders and the store.
 
-    decode and preprocess (threads) -> forward in batches -> shard in memory -> durable files (`making`)
-
-Batches never cross a shard and an image that fails keeps its place in its batch, so the bytes of a row depend on its
-shard alone, not on when, after which interruption, or by how many threads it was made. One bad item never stops a
-run: its reason is recorded by id, and it is tried again when its file or text has changed, or on request.
+Images go through all encoders in one pass (`imagepass`), so that each file is decoded once; what a shard becomes
+depends on its items alone, so a set is the same whether it was made alone, beside others, at once or after a kill.
 """
 
-import hashlib
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import polars as pl
-from PIL import Image
 
-from .encoders import Encoder, EncoderSpec, build, resolve, weights_sha256
-from .errors import DataError, ItemError, unknown_name
-from .featureset import FeatureSet, ShardPlan, create_feature_set
-from .images import decode_image, read_file
-from .items import list_items, text_hash
+from .encoders import EncoderSpec, is_available, list_specs, resolve, weights_sha256
+from .errors import DataError, unknown_name
+from .featureset import create_feature_set
+from .items import list_items
 from .layout import FeatureLayout, shard_rows_for
-from .making import make_missing
-from .sources import source_stamp
+from .makers import ExtractReport, Filled, ImageMaker, Progress, TextMaker
+from .making import Target, make_missing
 from .store import Store
 from .views import INFERRED
-from .writer import ShardWriter
 
-
-@dataclass
-class ExtractReport:
-    """What an extraction did.
-
-    Attributes:
-        feature_set: `encoder@key`.
-        asked: items asked for.
-        already: of these, committed before.
-        known_failures: of these, failures of an earlier run that were not tried again.
-        extracted: items asked for whose tokens this run committed.
-        resumed: items beyond those asked for, which stood in the same unfinished shards.
-        elsewhere: items of shards that other processes made meanwhile.
-        failed: reasons by item id, of this run.
-        truncated: reports longer than the context length, of this run.
-        seconds: duration, the encoder's loading included.
-    """
-
-    feature_set: str
-    asked: int
-    already: int = 0
-    known_failures: int = 0
-    extracted: int = 0
-    resumed: int = 0
-    elsewhere: int = 0
-    failed: dict[str, str] = field(default_factory=dict)
-    truncated: int = 0
-    seconds: float = 0.0
-
-
-_GONE = "the item is no longer in the store"
-_TEXT_GONE = "its text was removed from the store"
-_TEXT_DAMAGED = "its text in the store is not what was put there (its sha256 differs); build its cohort again"
-
-Progress = Callable[[int, int, int], None]
-"""Called with (items done, items to do, items failed) while a run goes on."""
+MOST_VIEWS = 999
 
 
 def extract_features(
@@ -78,6 +31,9 @@ def extract_features(
     *,
     weights: str | Path | None = None,
     variant: Mapping[str, str] | None = None,
+    precision: str = "float32",
+    long_text: str = "truncate",
+    views: int = 0,
     items: Sequence[str] | None = None,
     preset: str = "float16",
     retry_failed: bool = False,
@@ -86,39 +42,153 @@ def extract_features(
     workers: int | None = None,
     on_progress: Progress | None = None,
 ) -> ExtractReport:
-    """Embed what is missing, and only that.
+    """Embed what is missing with one encoder, and only that.
 
     Args:
         store: an open store.
         backbone: name of an encoder (`radfs backbones` lists them).
         weights: a file to use in place of the encoder's published weights.
         variant: choices that are not to be at their default, such as {"preprocessing": "authors"}.
+        precision: what the network computes in: float32, bfloat16 or float16. A set each.
+        long_text: reports beyond the context length are cut ("truncate") or read in overlapping windows ("window").
         items: ids to embed; None for every item of the encoder's modality.
-        preset: name of the codec that the tokens are kept with, one of `codecs.CODECS`.
-        retry_failed: try recorded failures again though their source is unchanged.
-        device: where the encoder runs: cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.
-        batch_size: items a forward pass.
-        workers: threads that decode and preprocess; None for the number of cores.
-        on_progress: told after every batch.
+        others: as `extract_many`.
 
     Raises:
-        UnknownNameError: no such encoder or variant, or an id that the store does not know.
-        DataError: nothing of this modality in the store, or the encoder's weights are not here.
-        StoreError: items are still missing after several rounds, or the set was removed meanwhile.
+        UnknownNameError: no such encoder, variant or precision, or an id that the store does not know.
+        DataError, StoreError: as `extract_many`.
+    """
+    spec = resolve(backbone, weights=weights, variant=variant, precision=precision, long_text=long_text)
+    (report,) = extract_many(
+        store,
+        [spec],
+        views=views,
+        items=None if items is None else {spec.modality: items},
+        preset=preset,
+        retry_failed=retry_failed,
+        device=device,
+        batch_size=batch_size,
+        workers=workers,
+        on_progress=on_progress,
+    )
+    return report
+
+
+def extract_many(
+    store: Store,
+    specs: Sequence[EncoderSpec],
+    *,
+    views: int = 0,
+    items: Mapping[str, Sequence[str]] | None = None,
+    preset: str = "float16",
+    retry_failed: bool = False,
+    device: str = "auto",
+    batch_size: int = 32,
+    workers: int | None = None,
+    on_progress: Progress | None = None,
+) -> list[ExtractReport]:
+    """Embed what is missing with several encoders: images with all of them in one pass, then reports with each.
+
+    Args:
+        store: an open store.
+        specs: the encoders (`encoders.resolve` makes them of names).
+        views: augmented views of each image beside the clean one (`views`); more of them later adds only the new ones.
+        items: ids to embed, by modality; None for every item.
+        preset: name of the codec that the tokens are kept with, one of `codecs.CODECS`.
+        retry_failed: try recorded failures again though their source is unchanged.
+        device: where the encoders run: cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.
+        batch_size: items a forward pass.
+        workers: threads that read, decode and prepare; None for the number of cores.
+        on_progress: told after every batch.
+
+    Returns:
+        A report for each feature set, in the order of `specs`.
+
+    Raises:
+        UnknownNameError: an id that the store does not know.
+        DataError: nothing of a modality in the store, an encoder's weights are not here, or views of reports.
+        StoreError: items are still missing after several rounds, or a set was removed meanwhile.
     """
     start = time.monotonic()
-    spec = resolve(backbone, weights=weights, variant=variant)
-    wanted = wanted_items(store, spec, items)
-    feature_set = create_feature_set(store, layout_of(spec, dtype=preset))
-    before = feature_set.status(wanted)["state"]
-    _refuse_removed_texts(wanted.filter(before == "missing"))
-    report = ExtractReport(feature_set.name, len(wanted), already=int((before == "done").sum()))
-    report.known_failures = 0 if retry_failed else int((before == "failed").sum())
+    device = resolve_device(device)
+    if not 0 <= views <= MOST_VIEWS:
+        raise DataError(f"{views} views: give a number from 0 to {MOST_VIEWS}.")
+    if views and all(spec.modality == "text" for spec in specs):
+        raise DataError("augmented views are of images, and no encoder here reads any: leave --views out.")
+    wanted = {spec.modality: wanted_items(store, spec, (items or {}).get(spec.modality)) for spec in specs}
+    sets: dict[str, Filled] = {}
+    for spec in specs:
+        some = views if spec.modality == "image" else 0
+        filled = _begin(store, spec, wanted[spec.modality], some, preset, retry_failed=retry_failed)
+        sets.setdefault(filled.feature_set.name, filled)
+    images = {name: filled for name, filled in sets.items() if filled.spec.modality == "image"}
+    passes = [(TextMaker, {name: filled}) for name, filled in sets.items() if name not in images]
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as readers:
-        run = _Run(store, feature_set, spec, report, readers, device, batch_size, on_progress, set(wanted["item"]))
-        make_missing(feature_set, wanted, run, retry_failed=retry_failed)
-    report.seconds = time.monotonic() - start
-    return report
+        for maker, some in [(ImageMaker, images), *passes]:
+            targets = [
+                Target(filled.feature_set, wanted[filled.spec.modality], view)
+                for filled in some.values()
+                for view in range(filled.report.views + 1)
+            ]
+            making = maker(store, some, readers, device, batch_size, on_progress)
+            make_missing(targets, making, retry_failed=retry_failed)
+    for filled in sets.values():
+        filled.report.seconds = time.monotonic() - start
+    return [filled.report for filled in sets.values()]
+
+
+def choose_encoders(
+    store: Store,
+    words: str,
+    *,
+    weights: str | Path | None = None,
+    variant: Mapping[str, str] | None = None,
+    precision: str = "float32",
+    long_text: str = "truncate",
+) -> tuple[list[EncoderSpec], dict[str, str]]:
+    """The encoders that these words mean: one, several with commas between, or `all`.
+
+    `all` are those whose weights are here and for which the store has something to read; encoders for tests are not
+    among them.
+
+    Returns:
+        Their specs; and, by name, why others are left out of `all`.
+
+    Raises:
+        UnknownNameError, DataError: as `encoders.resolve`; weights or a variant for several encoders; none at all.
+    """
+    names, left_out = [word.strip() for word in words.split(",")], {}
+    if words == "all":
+        real = [spec for spec in list_specs() if spec.objective != "none"]
+        held = {modality: not list_items(store, modality=modality).is_empty() for modality in ("image", "text")}
+        left_out = {
+            spec.name: f"the store has no {spec.modality}s" if is_available(spec) else "its weights are not here"
+            for spec in real
+            if not (is_available(spec) and held[spec.modality])
+        }
+        names = [spec.name for spec in real if spec.name not in left_out]
+        if not names:
+            raise DataError(
+                "no encoder can run: " + "; ".join(f"{name}: {reason}" for name, reason in left_out.items()) + "."
+            )
+    if len(names) > 1 and (weights is not None or variant):
+        raise DataError(f"--weights and --variant belong to one encoder, and these are {len(names)}: run it alone.")
+    choices = {"weights": weights, "variant": variant, "precision": precision, "long_text": long_text}
+    return [resolve(name, **choices) for name in dict.fromkeys(names)], left_out
+
+
+def _begin(
+    store: Store, spec: EncoderSpec, wanted: pl.DataFrame, views: int, preset: str, *, retry_failed: bool
+) -> Filled:
+    """The set that this encoder fills, made if need be, with the counts of what it holds already."""
+    feature_set = create_feature_set(store, layout_of(spec, dtype=preset))
+    report = ExtractReport(feature_set.name, len(wanted) * (views + 1), views)
+    for view in range(views + 1):
+        before = feature_set.status(wanted, view)["state"]
+        _refuse_removed_texts(wanted.filter(before == "missing"))
+        report.already += int((before == "done").sum())
+        report.known_failures += 0 if retry_failed else int((before == "failed").sum())
+    return Filled(feature_set, spec, set(wanted["item"]), report)
 
 
 def _refuse_removed_texts(missing: pl.DataFrame) -> None:
@@ -168,14 +238,16 @@ def resolve_device(name: str) -> str:
 
 
 def wanted_items(store: Store, spec: EncoderSpec, items: Sequence[str] | None) -> pl.DataFrame:
-    """The items to embed, columns of `STORED_SCHEMA`: these, or all of the encoder's modality. Errors as above."""
+    """The items to embed, columns of `STORED_SCHEMA`, in the order of ids: these, or all of the encoder's modality.
+
+    All encoders of one pass give rows in this order, so that an image comes to all of them at once. Errors as above.
+    """
     known = list_items(store, modality=spec.modality, only=items)
     if items is not None:
         ids = pl.DataFrame({"item": list(dict.fromkeys(items))}, schema={"item": pl.String})
         strange = ids.join(known, on="item", how="anti")["item"]
         if len(strange):
             raise unknown_name(f"{spec.modality} item", strange[0], list_items(store, modality=spec.modality)["item"])
-        known = ids.join(known, on="item", how="left", maintain_order="left").select(known.columns)
     if items is not None and known.is_empty():
         raise DataError(
             f"none of the items asked for is of modality {spec.modality}, which encoder {spec.name} reads: does the "
@@ -187,160 +259,3 @@ def wanted_items(store: Store, spec: EncoderSpec, items: Sequence[str] | None) -
             "Build a cohort that has some (`radfs cohort build --help`)."
         )
     return known
-
-
-@dataclass
-class _Run:
-    """One extraction under way."""
-
-    store: Store
-    feature_set: FeatureSet
-    spec: EncoderSpec
-    report: ExtractReport
-    readers: ThreadPoolExecutor
-    device: str
-    batch_size: int
-    on_progress: Progress | None
-    asked: set[str]
-    sources: dict[str, dict[str, Any]] = field(default_factory=dict)
-    total: int = 0
-    seen: int = 0
-
-    @cached_property
-    def encoder(self) -> Encoder:
-        """Loaded when something is to be encoded."""
-        return build(self.spec, device=resolve_device(self.device))
-
-    def begin(self, plans: Sequence[ShardPlan]) -> None:
-        planned = [item for plan in plans for item in plan.items]
-        known = list_items(self.store, modality=self.spec.modality, only=planned)
-        self.sources = known.rows_by_key("item", named=True, unique=True)
-        self.total += len(planned)
-
-    def fill(self, writer: ShardWriter) -> None:
-        if self.spec.modality == "text":
-            self._fill_texts(writer)
-        else:
-            self._fill_images(writer)
-
-    def finish(self, writer: ShardWriter, *, committed: bool) -> None:
-        if not committed:
-            self.report.elsewhere += len(writer.plan.items)
-            return
-        self.report.failed.update(writer.failed)
-        made = set(writer.plan.items) - set(writer.failed)
-        self.report.extracted += len(made & self.asked)
-        self.report.resumed += len(made - self.asked)
-        self.report.truncated += writer.truncated
-
-    def skip(self, items: int) -> None:
-        self.report.elsewhere += items
-        self._tell(items)
-
-    def _fill_images(self, writer: ShardWriter) -> None:
-        blank = self.encoder.prepare(Image.new("RGB", (64, 64)))
-        items = writer.plan.items
-        prepared = _ahead(self.readers, self._prepare_image, items, 4 * self.batch_size)
-        for start in range(0, len(items), self.batch_size):
-            batch = [next(prepared) for _ in items[start : start + self.batch_size]]
-            tokens = self.encoder.encode([blank if p.value is None else p.value for p in batch])
-            patches = tokens.patches.cpu().numpy()
-            cls = None if tokens.cls is None else tokens.cls.cpu().numpy()
-            for i, source in enumerate(batch):
-                _put(writer, start + i, source, patches[i], cls=None if cls is None else cls[i])
-            self._tell(len(batch), writer)
-
-    def _fill_texts(self, writer: ShardWriter) -> None:
-        prepared = list(self.readers.map(self._prepare_text, writer.plan.items))
-        for position, source in enumerate(prepared):
-            if source.value is None:
-                writer.fail(position, source.reason, content=source.content, stamp=source.stamp)
-        # Reports of like length share a batch: less padding, and the order is the shard's own.
-        order = sorted((i for i, p in enumerate(prepared) if p.value is not None), key=lambda i: len(prepared[i].value))
-        self._tell(len(prepared) - len(order), writer)
-        for start in range(0, len(order), self.batch_size):
-            batch = order[start : start + self.batch_size]
-            encoded = self.encoder.encode([prepared[i].value for i in batch])
-            tokens, lengths = encoded.tokens.numpy(), encoded.lengths.tolist()
-            for i, position in enumerate(batch):
-                row = tokens[i, : lengths[i]]
-                _put(writer, position, prepared[position], row, truncated=bool(encoded.truncated[i]))
-            self._tell(len(batch), writer)
-
-    def _prepare_image(self, item: str) -> "_Prepared":
-        if item not in self.sources:
-            return _Prepared(None, None, _GONE)
-        content = None
-        path = self.sources[item]["path"]
-        stamp = source_stamp(path)  # before it is read: a file that changes meanwhile is then seen to have changed
-        try:
-            data = read_file(path)
-            content = hashlib.sha256(data).hexdigest()
-            return _Prepared(content, self.encoder.prepare(decode_image(data)), stamp=stamp)
-        except ItemError as error:
-            return _Prepared(content, None, str(error), stamp)
-        except Exception as error:
-            # Bytes from outside can make a decoder raise anything; a run of a million goes on all the same.
-            return _Prepared(content, None, f"unexpected {type(error).__name__} while decoding", stamp)
-
-    def _prepare_text(self, item: str) -> "_Prepared":
-        if item not in self.sources:
-            return _Prepared(None, None, _GONE)
-        text, content = self.sources[item]["text"], self.sources[item]["text_sha256"]
-        if text is None:
-            return _Prepared(None, None, _TEXT_GONE)
-        if text_hash(text) != content:
-            return _Prepared(content, None, _TEXT_DAMAGED)
-        try:
-            return _Prepared(content, self.encoder.prepare(text))
-        except ItemError as error:
-            return _Prepared(content, None, str(error))
-        except Exception as error:
-            return _Prepared(content, None, f"unexpected {type(error).__name__} while tokenising")
-
-    def _tell(self, more: int, writer: ShardWriter | None = None) -> None:
-        self.seen += more
-        if self.on_progress is not None:
-            failed = len(self.report.failed) + (len(writer.failed) if writer is not None else 0)
-            self.on_progress(self.seen, self.total, failed)
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """One item ready for the encoder, or why it is not."""
-
-    content: str | None
-    value: Any
-    reason: str = ""
-    stamp: str | None = None
-
-
-def _put(
-    writer: ShardWriter,
-    position: int,
-    source: _Prepared,
-    tokens: np.ndarray,
-    *,
-    cls: np.ndarray | None = None,
-    truncated: bool = False,
-) -> None:
-    if source.value is None:
-        writer.fail(position, source.reason, content=source.content, stamp=source.stamp)
-        return
-    try:
-        writer.put(position, tokens, content=source.content, stamp=source.stamp, cls=cls, truncated=truncated)
-    except ItemError as error:
-        writer.fail(position, str(error), content=source.content, stamp=source.stamp)
-
-
-def _ahead(
-    pool: ThreadPoolExecutor, prepare: Callable[[str], _Prepared], items: Sequence[str], ahead: int
-) -> Iterator[_Prepared]:
-    """`prepare` of every item in order, at most `ahead` of them done or under way before they are asked for."""
-    waiting: deque[Future[_Prepared]] = deque()
-    for item in items:
-        waiting.append(pool.submit(prepare, item))
-        if len(waiting) >= ahead:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()

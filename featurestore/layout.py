@@ -279,7 +279,8 @@ def _check(radfs: dict[str, Any]) -> None:
 def shard_rows_for(*, modality: str, tokens: int, dim: int, most: int | None = None) -> int:
     """Rows of a shard of about `SHARD_BYTES`, at most `most` (None: `MAX_SHARD_ROWS`).
 
-    A report is taken to fill a quarter of the context.
+    A report is taken to fill a quarter of the context. A power of two, so that the shards of several encoders lie
+    within each other, and an image comes to all of them at once.
     """
     row_bytes = tokens * dim * 2 // (4 if modality == "text" else 1)
-    return max(1, min(most or MAX_SHARD_ROWS[modality], SHARD_BYTES // max(1, row_bytes)))
+    return min(most or MAX_SHARD_ROWS[modality], 1 << max(0, round(math.log2(SHARD_BYTES / max(1, row_bytes)))))

@@ -15,7 +15,7 @@ from .errors import DataError
 from .featureset import FeatureSet, ShardPlan, create_feature_set
 from .items import list_items
 from .layout import FeatureLayout
-from .making import make_missing
+from .making import Target, make_missing, one_by_one
 from .shardfile import Shard
 from .store import Store
 from .writer import ShardWriter
@@ -64,7 +64,7 @@ def recode(
         items = known.join(rows.select("item"), on="item", how="semi")
         already += int((target.status(items, view)["state"] != "missing").sum())
         run = _Run(source, target, rows, on_progress)
-        make_missing(target, items, run, view=view)
+        make_missing([Target(target, items, view)], run)
         written += run.written
     exact = target.identity == source.identity or preset == "float32"
     sizes = stored_bytes(source), stored_bytes(target)
@@ -106,7 +106,10 @@ class _Run:
     def begin(self, plans: Sequence[ShardPlan]) -> None:
         self.total += sum(len(plan.items) for plan in plans)
 
-    def fill(self, writer: ShardWriter) -> None:
+    def fill(self, groups: Iterator[Sequence[ShardWriter]]) -> Iterator[ShardWriter]:
+        return one_by_one(groups, self._fill)
+
+    def _fill(self, writer: ShardWriter) -> None:
         plan = writer.plan
         place = self.rows.filter(pl.col("item").is_in(plan.items)).rows_by_key("item", named=True, unique=True)
         shards: dict[int, Shard] = {}
@@ -132,9 +135,9 @@ class _Run:
     def finish(self, writer: ShardWriter, *, committed: bool) -> None:
         if committed:
             self.written += len(writer.plan.items)
-        self.skip(len(writer.plan.items))
+        self.skip(self.target, len(writer.plan.items))
 
-    def skip(self, items: int) -> None:
+    def skip(self, feature_set: FeatureSet, items: int) -> None:
         self.seen += items
         if self.on_progress is not None:
             self.on_progress(self.seen, self.total, 0)

@@ -23,6 +23,9 @@ def estimate_extraction(
     *,
     weights: str | Path | None = None,
     variant: Mapping[str, str] | None = None,
+    views: int = 0,
+    precision: str = "float32",
+    long_text: str = "truncate",
     items: Sequence[str] | None = None,
     count: int | None = None,
     preset: str = "float16",
@@ -33,7 +36,7 @@ def estimate_extraction(
 
     Args:
         store: an open store.
-        backbone, weights, variant: as `extract_features`.
+        backbone, weights, variant, views, precision, long_text: as `extract_features`.
         items: ids; None for every item of its modality.
         count: number of items to reckon with, in place of those that are missing.
         preset: the codec.
@@ -43,7 +46,7 @@ def estimate_extraction(
     Raises:
         UnknownNameError, DataError: as `extract_features`.
     """
-    spec = resolve(backbone, weights=weights, variant=variant)
+    spec = resolve(backbone, weights=weights, variant=variant, precision=precision, long_text=long_text)
     wanted = wanted_items(store, spec, items)
     layout = layout_of(spec, dtype=preset)
     path = store.features / layout.name
@@ -59,6 +62,7 @@ def estimate_extraction(
     return estimate(
         layout,
         len(missing) if count is None else count,
+        views=views + 1 if spec.modality == "image" else 1,
         tokens_a_report=lengths,
         items_a_second=speed,
         free_bytes=shutil.disk_usage(store.root).free if isinstance(store.root, Path) else None,

@@ -20,7 +20,7 @@ from ..errors import DataError, ItemError
 from ..featureset import FeatureSet, ShardPlan, create_feature_set
 from ..items import list_items
 from ..layout import FeatureLayout, shard_rows_for
-from ..making import make_missing
+from ..making import Target, make_missing, one_by_one
 from ..reader import Features
 from ..sources import file_hash, source_stamp
 from ..store import Store
@@ -210,7 +210,7 @@ class _Run:
         better = [item for item in status.filter(pl.col("state") == "failed")["item"] if self._is_storable(item)]
         self.report.known_failures = int((status["state"] == "failed").sum()) - len(better)
         wanted = items.filter((status["state"] == "missing") | items["item"].is_in(better))
-        make_missing(self.feature_set, wanted, self, retry_failed=True)
+        make_missing([Target(self.feature_set, wanted)], self, retry_failed=True)
 
     def begin(self, plans: Sequence[ShardPlan]) -> None:
         planned = [item for plan in plans for item in plan.items]
@@ -218,7 +218,10 @@ class _Run:
         self.sources = known.rows_by_key("item", named=True, unique=True)
         self.total += len(planned)
 
-    def fill(self, writer: ShardWriter) -> None:
+    def fill(self, groups: Iterator[Sequence[ShardWriter]]) -> Iterator[ShardWriter]:
+        return one_by_one(groups, self._fill)
+
+    def _fill(self, writer: ShardWriter) -> None:
         for position, item in enumerate(writer.plan.items):
             if item not in self.places or item not in self.sources:
                 writer.fail(position, _ELSEWHERE)  # without a hash: it counts as missing, and is taken when it comes
@@ -238,7 +241,7 @@ class _Run:
             self.report.elsewhere += len(writer.plan.items)
         self._tell(len(writer.plan.items))
 
-    def skip(self, items: int) -> None:
+    def skip(self, feature_set: FeatureSet, items: int) -> None:
         self.report.elsewhere += items
         self._tell(items)
 

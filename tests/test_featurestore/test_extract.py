@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from featurestore import extract as extract_module
+from featurestore import makers
 from featurestore.encoders import build, get_spec
 from featurestore.encoders.frozen import TextEncoder
 from featurestore.errors import DataError, ItemError, UnknownNameError
@@ -78,12 +79,12 @@ def test_bad_images_are_recorded_and_the_run_goes_on(store, tmp_path):
 def test_a_bug_in_a_decoder_costs_one_item_and_not_the_run(store, tmp_path, monkeypatch):
     items = add_pictures(store, write_pictures(tmp_path / "in", 3))
 
-    def decode(data, original=extract_module.decode_image):
+    def decode(data, original=makers.decode_image):
         if data == (tmp_path / "in" / "001.png").read_bytes():
             raise ZeroDivisionError
         return original(data)
 
-    monkeypatch.setattr(extract_module, "decode_image", decode)
+    monkeypatch.setattr(makers, "decode_image", decode)
     report = extract_features(store, "tiny")
     assert report.failed == {items[1]: "unexpected ZeroDivisionError while decoding"}
     assert report.extracted == 2
