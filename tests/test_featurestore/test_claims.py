@@ -5,11 +5,12 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
 from featurestore import process
-from featurestore.claims import Claims, list_claims
+from featurestore.claims import Claims, list_claims, share
 from featurestore.featureset import create_feature_set
 from featurestore.items import list_items
 from featurestore.process import identity, is_alive
@@ -132,6 +133,33 @@ def test_workers_share_the_shards_and_each_is_made_once(store, planned):
     features = open_features(store, feature_set.name)
     assert all((features.image_tokens([f"d/{k}"])[0] == tokens_of(f"d/{k}", "image")).all() for k in KEYS)
     assert not list_claims(feature_set)
+
+
+def test_shards_of_other_sets_that_hold_the_same_items_are_claimed_together(store, planned):
+    large, _ = planned
+    small = create_feature_set(store, replace(large.layout, encoder="small", shard_rows=2))
+    plans = [(one, plan) for one in (small, large) for plan in one.plan(list_items(store, modality="image"))]
+    held_by(small, 1, ELSEWHERE)
+    with Claims(large) as of_large, Claims(small) as of_small:
+        work = [(of_large if one is large else of_small, plan) for one, plan in plans]
+        groups = share(work)
+        first = next(groups)
+        # The largest of those that begin with the first item leads; what another process makes is left out.
+        inside = range(-(-large.layout.shard_rows // 2))
+        assert [(c.feature_set.encoder, plan.shard) for c, plan in first] == [
+            (large.encoder, 0),
+            *(("small", shard) for shard in inside if shard != 1),
+        ]
+
+
+def test_while_others_hold_what_is_left_an_empty_group_comes_first(store, planned):
+    feature_set, plans = planned
+    path = held_by(feature_set, 0, ELSEWHERE)
+    with Claims(feature_set, lease_s=60) as claims:
+        groups = share([(claims, plans[0])])
+        assert next(groups) == []
+        path.unlink()
+        assert next(groups) == [(claims, plans[0])]
 
 
 def test_a_worker_waits_for_what_another_makes_and_takes_it_over_when_it_dies(store, planned):
