@@ -28,7 +28,7 @@ PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "float16")
 torch's autocast: products in half precision, sums, softmax and norms in float32."""
 
 LONG_TEXTS = ("truncate", "window")
-_WINDOWS = 16
+_WINDOWS = 8
 
 
 @dataclass(frozen=True, kw_only=True)

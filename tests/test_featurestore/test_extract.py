@@ -14,7 +14,7 @@ from PIL import Image
 
 from featurestore import extract as extract_module
 from featurestore import makers
-from featurestore.encoders import ENCODERS, build, get_spec, resolve
+from featurestore.encoders import ENCODERS, build, get_spec, list_specs, resolve
 from featurestore.encoders.frozen import ImageEncoder, TextEncoder
 from featurestore.encoders.sources import SeededWeights
 from featurestore.errors import DataError, ItemError, UnknownNameError
@@ -22,6 +22,7 @@ from featurestore.extract import choose_encoders, extract_features, extract_many
 from featurestore.featureset import list_feature_sets, open_feature_set
 from featurestore.gc import collect
 from featurestore.images import decode_image, read_file
+from featurestore.layout import FeatureLayout
 from featurestore.reader import open_features
 from featurestore.records import record_file
 from featurestore.store import open_store
@@ -283,9 +284,18 @@ def test_precision_and_long_text_make_sets_of_their_own(store, tmp_path):
     assert cut.feature_set != whole.feature_set
     assert (cut.truncated, whole.truncated) == (2, 1)
     tokens, offsets = open_features(store, whole.feature_set).text_tokens(items)
-    assert np.diff(offsets).tolist() == [100, 392]
+    assert np.diff(offsets).tolist() == [100, 200]
     short, _ = open_features(store, cut.feature_set).text_tokens(items)
     assert np.array_equal(tokens[:32], short[:32])
+
+
+def test_every_encoder_makes_a_set_that_can_be_opened_again(monkeypatch):
+    monkeypatch.setattr(extract_module, "weights_sha256", lambda spec: "0" * 64)
+    for spec in list_specs():
+        for long_text in ("truncate", "window"):
+            layout = extract_module.layout_of(spec.with_long_text(long_text))
+            assert FeatureLayout.from_metadata(layout.metadata()) == layout
+            assert layout.shard_rows.bit_count() == 1  # shards of several encoders lie within each other
 
 
 def test_what_is_inferred_says_so_in_the_set(store, tmp_path):
