@@ -21,6 +21,7 @@ import numpy as np
 from .copies import local_file
 from .errors import DamageError
 from .featureset import FeatureSet
+from .fsio import open_plain
 from .layout import ArrayLayout
 from .records import Record
 from .remote import ObjectPath, StorePath
@@ -34,7 +35,7 @@ class _Handle:
     """An open file, closed when nobody reads from it any more, so that no thread meets another file's number."""
 
     def __init__(self, path: Path) -> None:
-        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.fd = open_plain(path)
         self.mapped: np.ndarray | None = None
 
     def __del__(self) -> None:
