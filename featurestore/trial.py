@@ -71,6 +71,7 @@ def estimate_extraction(
 
 def _measure(encoder: Encoder, sample: pl.DataFrame) -> tuple[float | None, float | None]:
     """Items a second, and the mean length of reports; None where none could be encoded. A warm-up is not counted."""
+    text = sample["modality"][0] == "text"
     prepared = []
     start = time.perf_counter()
     for row in sample.iter_rows(named=True):
@@ -85,7 +86,8 @@ def _measure(encoder: Encoder, sample: pl.DataFrame) -> tuple[float | None, floa
     encoder.encode(prepared[:1])
     start = time.perf_counter()
     encoded = encoder.encode(prepared)
+    if not text:
+        encoded.patches.cpu()  # waits for an accelerator
     # Decoding runs beside the encoder, in threads: the slower of both sets the pace.
     seconds = max(time.perf_counter() - start, preparing)
-    text = sample["modality"][0] == "text"
     return len(prepared) / seconds, statistics.fmean(encoded.lengths.tolist()) if text else None
