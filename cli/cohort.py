@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .cohort_public import PUBLIC, command
 from .cohort_tasks import COMMANDS
 from .drr import drr
 from .options import DEFAULT_STORE, CsvOption, JsonOption, StoreOption
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Build, list and show cohorts.")
 build = typer.Typer(no_args_is_help=True, help="Build a cohort from a source.")
 app.add_typer(build, name="build")
+for _name in PUBLIC:
+    build.command(_name)(command(_name))
 app.command("drr")(drr)
 app.command("audit")(audit)
 app.command("export-splits")(export_splits)

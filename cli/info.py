@@ -5,7 +5,17 @@ import typer
 from .options import DEFAULT_STORE, StoreOption
 
 QUESTIONS = {
-    "items": "SELECT dataset, modality, count(*) AS items FROM items GROUP BY ALL ORDER BY ALL",
+    "items": """
+        WITH stated AS (
+            SELECT dataset, string_agg(DISTINCT licence, '; ' ORDER BY licence) AS licence
+            FROM (
+                SELECT DISTINCT split_part(sample, '/', 1) AS dataset, licence
+                FROM samples JOIN cohorts USING (cohort, cohort_key)
+            )
+            GROUP BY dataset
+        )
+        SELECT dataset, modality, count(*) AS items, any_value(coalesce(licence, 'not stated')) AS licence
+        FROM items LEFT JOIN stated USING (dataset) GROUP BY dataset, modality ORDER BY ALL""",
     "cohorts": """
         SELECT c.cohort, c.task, c.n_samples AS samples, c.n_subjects AS subjects, c.licence
         FROM cohorts c ORDER BY c.cohort""",

@@ -19,6 +19,12 @@ COHORT_BUILDERS = {
     "inspect-readmission-12m": "cohorts.tasks.inspect_readmission_12m:build_inspect_readmission_12m",
     "inspect-ph-12m": "cohorts.tasks.inspect_ph_12m:build_inspect_ph_12m",
     "inspect-pe": "cohorts.tasks.inspect_pe:build_inspect_pe",
+    "openi": "cohorts.public.openi:build_openi",
+    "covid-chestxray": "cohorts.public.covid_chestxray:build_covid_chestxray",
+    "hannover-covid19": "cohorts.public.hannover_covid19:build_hannover_covid19",
+    "nih-cxr14": "cohorts.public.nih_cxr14:build_nih_cxr14",
+    "chexpert": "cohorts.public.chexpert:build_chexpert",
+    "padchest": "cohorts.public.padchest:build_padchest",
 }
 """Builders by the name that `radfs cohort build` takes. A new one is one file and one line here; beside the builder
 its module has `example(store, name, folder)`, which the contract suite runs."""

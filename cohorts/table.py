@@ -6,8 +6,9 @@ reported by id, never in silence. A cell that is blank or "nan" in any case (wha
 
 import csv
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -76,38 +77,85 @@ def build_table(
     root = Path(os.path.abspath(Path(image_root).expanduser() if image_root is not None else table.parent))  # noqa: PTH100
     roles = {"image": image_col, "text": text_col, "label": label_col, "subject": subject_col, "id": id_col}
     roles |= {"sex": sex_col, "age": age_col, "view": view_col}
-    frame = _with_roles(_read(table), roles, table)
+    frame = _with_roles(read_records(table), roles, table)
     if image_col is not None and not root.is_dir():
         raise DataError(f"image root {root} is not a folder. Name the folder of the images with --image-root.")
 
-    flow = Flow(frame.height, f"rows in {table.name}")
-    frame = _resolve_images(_drop_unusable(frame, flow, needs_subject=subject_col is not None), flow, root)
-    frame, labels = _label(_drop_empty(frame, flow), flow, label_col, bins)
-    frame, odd_ages = clean_attributes(frame)
-    rows = frame.with_columns(
-        pl.Series("label", labels.codes, pl.Int32),
-        pl.coalesce("subject", "id").alias("subject"),
-        pl.lit(None).alias("study"),
-    ).select(*ROW_SCHEMA, "sex", "age", "view")
     options = {
         "records": str(table.absolute()),
         **{f"{role}_col": column for role, column in roles.items()},
         "image_root": str(root) if image_col is not None else None,
         "bins": bins,
         "dataset": dataset,
-        "bin_edges": labels.edges,
     }
+    return build_frame(
+        store,
+        name,
+        frame,
+        flow=Flow(frame.height, f"rows in {table.name}"),
+        root=root,
+        label=label_col,
+        bins=bins,
+        needs_subject=subject_col is not None,
+        builder="table",
+        options=options,
+        dataset=dataset,
+        splits=splits,
+        licence=licence,
+        replace=replace,
+    )
+
+
+def build_frame(
+    store: Store,
+    name: str,
+    frame: pl.DataFrame,
+    *,
+    flow: Flow,
+    root: Path,
+    label: str,
+    needs_subject: bool,
+    builder: str,
+    options: Mapping[str, Any],
+    licence: str,
+    splits: SplitScheme,
+    bins: int | None = None,
+    dataset: str | None = None,
+    replace: bool = False,
+) -> BuildReport:
+    """Build a cohort from rows in the form of a table: what `build_table` does once it has read one.
+
+    Args:
+        store, name, dataset, splits, licence, bins, replace: as in `build_table`.
+        frame: `row` (from 1) and, all text, `id`, `subject`, `image` (below `root`), `text`, `label`, `sex`, `age`,
+            `view`; at will `study` and `source_split`.
+        flow: the steps so far.
+        root: folder of the images.
+        label: name of the label, for errors.
+        needs_subject: whether a row without a subject is left out; else it counts as a subject of its own.
+        builder: name in `COHORT_BUILDERS`.
+        options: what the builder was given.
+    """
+    frame = _resolve_images(_drop_unusable(frame, flow, needs_subject=needs_subject), flow, root)
+    frame, labels = _label(_drop_empty(frame, flow), flow, label, bins)
+    frame, odd_ages = clean_attributes(frame)
+    known = [column for column in ("study", "source_split") if column in frame.columns]
+    rows = frame.with_columns(
+        pl.Series("label", labels.codes, pl.Int32),
+        pl.coalesce("subject", "id").alias("subject"),
+        *([] if "study" in known else [pl.lit(None).alias("study")]),
+    ).select(*ROW_SCHEMA, "sex", "age", "view", *(column for column in known if column != "study"))
     draft = draft_cohort(
         name,
         rows,
         flow,
-        builder="table",
-        options=options,
+        builder=builder,
+        options={**options, "bin_edges": labels.edges},
         classes=labels.classes,
         scheme=splits,
         licence=licence,
         dataset=dataset,
-        notes=odd_ages if subject_col is not None else (*odd_ages, _NO_SUBJECT),
+        notes=odd_ages if needs_subject else (*odd_ages, _NO_SUBJECT),
     )
     return commit(store, draft, replace=replace)
 
@@ -139,7 +187,7 @@ def example(store: Store, name: str, folder: Path) -> BuildReport:
     )
 
 
-def _read(table: Path) -> pl.DataFrame:
+def read_records(table: Path) -> pl.DataFrame:
     """The table with every column as text.
 
     Errors never quote the library's own message: it may show what stands in a row.
