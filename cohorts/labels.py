@@ -104,13 +104,14 @@ def quantile_edges(numbers: pl.Series, bins: int, *, column: str) -> tuple[float
     Raises:
         DataError: two edges fall together.
     """
-    ordered = [Fraction(x) for x in sorted(numbers.to_list())]
+    ordered = sorted(numbers.to_list())
     edges = []
     for k in range(bins + 1):
         place = Fraction(k * (len(ordered) - 1), bins)
         low = math.floor(place)
         high = min(low + 1, len(ordered) - 1)
-        edges.append(float(ordered[low] + (place - low) * (ordered[high] - ordered[low])))
+        below, above = Fraction(ordered[low]), Fraction(ordered[high])
+        edges.append(float(below + (place - low) * (above - below)))
     if len(set(edges)) <= bins:
         raise DataError(f"{column} cannot be cut into {bins} equal-frequency bins: too many equal values.")
     return tuple(edges)

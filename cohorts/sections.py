@@ -101,9 +101,10 @@ def report_text(report: str, choice: str, *, study: str = "", last_paragraph: bo
     return _stated([text for text in found if text is not None])
 
 
-def clean(text: str) -> str:
-    """Without lines of underscores, and with one blank for every run of white space."""
-    return " ".join(_RULE.sub("", text).split())
+def clean(text: str) -> str | None:
+    """Without lines of underscores, and with one blank for every run of white space; None where no letter is left."""
+    cleaned = " ".join(_RULE.sub("", text).split())
+    return cleaned if _WORD.search(cleaned) else None
 
 
 def _raw_sections(report: str) -> list[tuple[str, str]]:
@@ -125,7 +126,7 @@ def _last(sections: Sequence[Section], name: str) -> str | None:
 
 
 def _stated(parts: Sequence[str]) -> ReportText:
-    cleaned = [text for text in map(clean, parts) if _WORD.search(text)]
+    cleaned = [text for text in map(clean, parts) if text is not None]
     if cleaned:
         return ReportText("\n".join(cleaned))
     return ReportText(None, NO_WORDS if any(parts) else NO_SECTION)

@@ -66,6 +66,10 @@ class Rows:
         """The rows without a fault."""
         return self.frame.filter(pl.col("fault").is_null()).drop("fault")
 
+    def by_key(self, key: str) -> pl.DataFrame:
+        """One row for every value of the key, for a join that repeats nothing: of rows at fault the first will do."""
+        return self.frame.filter(pl.col(key).is_not_null()).unique(key, keep="first", maintain_order=True)
+
 
 def check_folder(folder: str | os.PathLike[str], what: str, page: str) -> Path:
     """The folder of a data set.

@@ -159,7 +159,7 @@ def _studies(task: Task, tables: inspect_ct.Tables, column: str) -> tuple[pl.Dat
     )
     images = tables.images()
     task.notes += images.notes
-    known = images.frame.drop("row").rename({"fault": "image_fault"}).with_columns(mapped=True)
+    known = images.by_key("impression_id").drop("row").rename({"fault": "image_fault"}).with_columns(mapped=True)
     frame = frame.join(known, on="impression_id", how="left", maintain_order="left")
     reason = f"{images.path.name} does not have the study"
     frame = flow.drop(frame, pl.col("mapped").is_null(), step="no CT named", reason=reason)
@@ -187,7 +187,7 @@ def _with_texts(task: Task, tables: inspect_ct.Tables, frame: pl.DataFrame, flow
     task.notes += rows.notes
     texts = rows.sound().select("impression_id", "impressions")
     frame = frame.join(texts, on="impression_id", how="left", maintain_order="left")
-    cleaned = [None if text is None else clean(text) or None for text in frame["impressions"]]
+    cleaned = [None if text is None else clean(text) for text in frame["impressions"]]
     frame = frame.with_columns(pl.Series("text", cleaned, pl.String)).drop("impressions")
     if task.settings["no_text"] == "drop":
         frame = flow.drop(frame, pl.col("text").is_null(), step="no text", reason="the study has no impression")

@@ -1,6 +1,7 @@
 """What the MIMIC-CXR tasks share: frontal images, their reports, and what MIMIC-IV knows of the patients."""
 
 import os
+from pathlib import Path
 from typing import TypedDict
 
 import polars as pl
@@ -11,7 +12,7 @@ from ..scheme import SplitScheme
 from ..sections import CHOICES, NO_SECTION, NO_WORDS, report_text
 from ..sources import mimic_cxr_jpg, mimic_iv
 from ..sources.mimic_cxr import NO_FILE, Reports
-from ..sources.tables import check_folder, find_table, read_table
+from ..sources.tables import Rows, SourceTable, check_folder, find_table, read_table
 from .common import Task, drop_without_image, one_of
 
 VIEWS = {"frontal": ("AP", "PA"), "AP": ("AP",), "PA": ("PA",)}
@@ -62,7 +63,7 @@ class Mimic:
     """The sources of one build, checked when it is made: every table that will be read is there."""
 
     def __init__(self, task: Task, *, jpg: Folder, reports: Folder, iv: Folder | None = None) -> None:
-        """Check folders and options; reads nothing large.
+        """Check folders and options, and read what is small.
 
         Raises:
             DataError: a source or an option that cannot be used.
@@ -75,9 +76,20 @@ class Mimic:
         self.root = mimic_cxr_jpg.check_images(jpg)
         find_table(self.root, mimic_cxr_jpg.METADATA)
         self.iv = None if iv is None else check_folder(iv, mimic_iv.RELEASE, mimic_iv.PAGE)
-        if self.iv is not None:
-            find_table(self.iv, mimic_iv.PATIENTS)
         self.reports = Reports(reports)
+        # All but the metadata is small: read now, so that a damaged file is known before the reports are read.
+        self.patients = None if self.iv is None else self.read(self.iv, mimic_iv.PATIENTS)
+        split = mimic_cxr_jpg.SPLIT
+        held = any((self.root / name).is_file() for name in (split.file, f"{split.file}.gz"))
+        self.split = self.read(self.root, split) if held else None
+        if not held:
+            task.notes.append(f"{split.file} is not there: which part of MIMIC-CXR an image is of goes unknown")
+
+    def read(self, root: Path, table: SourceTable) -> Rows:
+        """One table; what is odd about it goes into the notes."""
+        rows = read_table(root, table)
+        self.task.notes += rows.notes
+        return rows
 
     def images(self, *needed: str) -> tuple[pl.DataFrame, Flow]:
         """The frontal images: `id`, `row`, the columns of the metadata, `image_path`.
@@ -86,8 +98,7 @@ class Mimic:
             needed: columns of which an unreadable cell makes the row unusable; elsewhere it only goes unknown.
         """
         lenient = {"StudyDate", "StudyTime"} - set(needed)
-        rows = read_table(self.root, mimic_cxr_jpg.METADATA.lenient(*lenient))
-        self.task.notes += rows.notes
+        rows = self.read(self.root, mimic_cxr_jpg.METADATA.lenient(*lenient))
         number = pl.format("row-{}", pl.col("row").cast(pl.String).str.zfill(6))
         frame = rows.frame.with_columns(pl.coalesce("dicom_id", number).alias("id"))
         flow = Flow(frame.height, f"images in {rows.path.name}")
@@ -118,12 +129,11 @@ class Mimic:
             flow: where exclusions go.
             needed: leave out images of patients whose age is not known.
         """
-        if self.iv is None:
+        if self.patients is None:
             nothing = {"sex": pl.String, "age": pl.Float64, "top_coded": pl.Boolean}
             return frame.with_columns(pl.lit(None, dtype).alias(name) for name, dtype in nothing.items())
-        rows = read_table(self.iv, mimic_iv.PATIENTS)
-        self.task.notes += rows.notes
-        patients = rows.frame.drop("row").rename({"fault": "patient_fault"}).with_columns(known=True)
+        patients = self.patients.by_key("subject_id").drop("row")
+        patients = patients.rename({"fault": "patient_fault"}).with_columns(known=True)
         frame = frame.join(patients, on="subject_id", how="left", maintain_order="left")
         age = pl.col("anchor_age") + pl.col("StudyDate").dt.year() - pl.col("anchor_year")
         frame = frame.with_columns(
@@ -192,11 +202,9 @@ class Mimic:
             pl.col("ViewPosition").alias("view"),
             taken.alias("acquired"),
         )
-        table = mimic_cxr_jpg.SPLIT
-        if not any((self.root / name).is_file() for name in (table.file, f"{table.file}.gz")):
-            self.task.notes.append(f"{table.file} is not there: which part of MIMIC-CXR an image is of goes unknown")
+        if self.split is None:
             return frame.with_columns(pl.lit(None).alias("source_split"))
-        parts = read_table(self.root, table).sound().select("dicom_id", pl.col("split").alias("source_split"))
+        parts = self.split.sound().select("dicom_id", pl.col("split").alias("source_split"))
         return frame.join(parts, on="dicom_id", how="left", maintain_order="left")
 
     def write(self, frame: pl.DataFrame, flow: Flow, *, classes: tuple[str, ...]) -> BuildReport:

@@ -16,7 +16,6 @@ from ..build import BuildReport
 from ..flow import Flow
 from ..sampling import first_of_each, places, take
 from ..sources import mimic_cxr_jpg as jpg_files
-from ..sources.tables import read_table
 from .common import Task, one_of
 from .mimic import DEFAULTS, Folder, Mimic, MimicOptions
 
@@ -111,9 +110,8 @@ def _labels(source: Mimic, labeler: str, *, exclusive: str, uncertain: str, unit
     """Columns `study_id`, `label` (null where the study has none) and `why` it has none."""
     found = []
     for one in LABELERS[labeler]:
-        rows = read_table(source.root, jpg_files.labels_table(one))
-        source.task.notes += rows.notes
-        labels = _single_label(rows.frame, exclusive=exclusive, uncertain=uncertain, unit=unit)
+        rows = source.read(source.root, jpg_files.labels_table(one))
+        labels = _single_label(rows.by_key("study_id"), exclusive=exclusive, uncertain=uncertain, unit=unit)
         found.append(labels)
     if len(found) == 1:
         return found[0]
@@ -134,7 +132,9 @@ def _single_label(rows: pl.DataFrame, *, exclusive: str, uncertain: str, unit: s
         value = value.with_columns(pl.col(findings).replace(-1, 0))
     own = value.select("study_id", *(pl.col(f).alias(f"own {f}") for f in FIVE))
     if unit == "subject":
-        value = value.with_columns(_of_all_studies(finding) for finding in findings)
+        # Where one study's labels cannot be read, the patient's are not known.
+        fault = pl.col("fault").sort(nulls_last=True).first().over("subject_id")
+        value = value.with_columns(*(_of_all_studies(finding) for finding in findings), fault)
     value = value.join(own, on="study_id", how="left", maintain_order="left")
     counted = FIVE if exclusive == "five" else findings
     others = [f for f in counted if f not in FIVE]
@@ -169,7 +169,8 @@ def _of_all_studies(finding: str) -> pl.Expr:
 def _official_part(source: Mimic, frame: pl.DataFrame, flow: Flow, official: str) -> pl.DataFrame:
     if official == "ignore":
         return frame
-    parts = read_table(source.root, jpg_files.SPLIT).sound().select("dicom_id", "split")
+    split = source.split or source.read(source.root, jpg_files.SPLIT)
+    parts = split.sound().select("dicom_id", "split")
     frame = frame.join(parts, on="dicom_id", how="left", maintain_order="left")
     other = (pl.col("split") != official) | pl.col("split").is_null()
     reason = f"MIMIC-CXR's own split does not have the image in {official}"

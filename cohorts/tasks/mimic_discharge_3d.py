@@ -17,7 +17,6 @@ from ..build import BuildReport
 from ..flow import Flow
 from ..sampling import down_to, first_of_each, take
 from ..sources import mimic_iv as iv_files
-from ..sources.tables import find_table, read_table
 from .common import Task, one_of, refuse_empty
 from .mimic import DEFAULTS, Folder, Mimic, MimicOptions
 
@@ -100,9 +99,7 @@ def example(store: Store, name: str, folder: Path) -> BuildReport:
 def _stays(source: Mimic, window: str, locations: Sequence[str]) -> pl.DataFrame:
     """The stays in hospital, with `begin` and `fault`; those that end before they begin are left out and counted."""
     assert source.iv is not None
-    find_table(source.iv, iv_files.ADMISSIONS)
-    rows = read_table(source.iv, iv_files.ADMISSIONS)
-    source.task.notes += rows.notes
+    rows = source.read(source.iv, iv_files.ADMISSIONS)
     frame = rows.frame.drop("row")
     known = set(frame["discharge_location"].drop_nulls())
     unknown = [place for place in locations if place not in known]

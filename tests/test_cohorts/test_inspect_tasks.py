@@ -127,6 +127,12 @@ def test_studies_without_an_impression_can_be_kept(store, download):
     assert any("without text: 1 of" in line for line in report.lines())
 
 
+def test_an_impression_of_which_nothing_is_left_is_none(store, download):
+    download.texts[0] = "1\t___ ."
+    build_inspect_readmission_12m(store, **download.write().folders, no_text="keep", balance="none")
+    assert numbers(store, "inspect-readmission-12m", "text")[1] is None
+
+
 def test_another_column(store, download):
     with pytest.raises(DataError, match=r"lacks the column pe_subsegmentalonly.*Known: .*pe_acute"):
         build_inspect_pe(store, **download.folders, column="pe_subsegmentalonly")

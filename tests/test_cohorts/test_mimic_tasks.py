@@ -155,6 +155,25 @@ def test_5x1200_where_the_labelers_do_not_agree(store, labelled):
     assert (found["labels: uncertain"], found["labels: disagree"]) == (16, 15)
 
 
+def test_5x1200_with_rows_of_labels_that_contradict_one_another(store, labelled):
+    labelled.label(3, 3, Edema="1.0")
+    labelled.label(21, 21, Atelectasis="1.0")  # says what the first says
+    report = build_mimic_5x1200(store, **labelled.write().folders, per_class=1)
+    flow_ = load_flow(store, "mimic-5x1200")
+    assert flow_["n_before"][1:].to_list() == flow_["n_after"][:-1].to_list()
+    reasons = dict(load_excluded(store, "mimic-5x1200").select("id", "reason").iter_rows())
+    assert reasons[image_id(3)] == "several rows of this study_id contradict one another"
+    assert image_id(21) not in reasons or reasons[image_id(21)].startswith("not among")
+    assert any("rows that repeat an earlier one and count once: 1" in line for line in report.lines())
+
+
+def test_5x1200_by_subject_leaves_out_a_patient_with_labels_that_cannot_be_read(store, labelled):
+    labelled.label(3, 31, Edema="often")
+    build_mimic_5x1200(store, **labelled.write().folders, per_class=1, unit="subject")
+    reasons = dict(load_excluded(store, "mimic-5x1200").select("id", "reason").iter_rows())
+    assert reasons[image_id(3)].startswith("Edema is not one of")
+
+
 def test_5x1200_of_one_part_of_the_official_split(store, labelled):
     labelled.split[:3] = [row.replace("train", "test") for row in labelled.split[:3]]
     build_mimic_5x1200(store, **labelled.write().folders, per_class=1, official="train")
@@ -262,6 +281,27 @@ def test_age_bins(store, aged, options, counts):
     counts = counts if options else {"[20, 30]": 3, "(30, 50]": 2, "(50, 62]": 2, "(62, 80]": 2, "(80, 93]": 2}
     report = build_mimic_age(store, **aged.folders, **options)
     assert report.class_counts == counts
+
+
+def test_a_patient_with_two_ages_is_left_out(store, aged):
+    aged.patient(5, 70)
+    build_mimic_age(store, **aged.write().folders, bins=[18, 60, 120])
+    reasons = dict(load_excluded(store, "mimic-age").select("id", "reason").iter_rows())
+    assert reasons[image_id(5)] == "several rows of this subject_id contradict one another"
+    assert (
+        load_flow(store, "mimic-age")["n_before"][1:].to_list()
+        == load_flow(store, "mimic-age")["n_after"][:-1].to_list()
+    )
+
+
+def test_without_the_split_table_the_part_goes_unknown_and_that_is_said(store, aged):
+    aged.label(1, 1, Edema="1.0")
+    (aged.write().jpg / "mimic-cxr-2.0.0-split.csv.gz").unlink()
+    report = build_mimic_age(store, **aged.folders)
+    assert any("mimic-cxr-2.0.0-split.csv is not there" in line for line in report.lines())
+    assert set(numbers(store, "mimic-age", "source_split").values()) == {None}
+    with pytest.raises(DataError, match=r"split.csv is missing"):
+        build_mimic_5x1200(store, **aged.folders, official="train")
 
 
 def test_age_down_to_a_number_of_samples(store, aged):
