@@ -20,7 +20,6 @@ from ..sampling import places
 from ..scheme import SplitScheme
 from ..sections import clean
 from ..sources import inspect_ct
-from ..sources.tables import check_folder
 from .common import Task, drop_without_image, one_of, refuse_empty
 
 Folder = str | os.PathLike[str]
@@ -101,13 +100,15 @@ def build_inspect(
     one_of("missing", settings["missing"], ("before", "after"))
     one_of("no_text", settings["no_text"], ("drop", "keep"))
     tables = inspect_ct.open_tables(inspect)
-    images = check_folder(radiographs, "the radiographs", "make them with `radfs cohort drr`")
+    images = Path(radiographs).expanduser().absolute()
+    hint = f"Make radiographs from the CT volumes: radfs cohort drr --ct DIR --out {images}"
+    if not images.is_dir():
+        raise DataError(f"radiographs {images} is not a folder. {hint}")
     _refuse_split_by_subject(task, tables)
 
     frame, flow = _studies(task, tables, settings["column"] or of.column)
     frame = _with_texts(task, tables, frame, flow)
     frame = frame.with_columns(_image_paths(frame["image_id"], images))
-    hint = f"Make radiographs from the CT volumes: radfs cohort drr --ct DIR --out {images}"
     if settings["missing"] == "before":
         frame = drop_without_image(frame, flow, hint=hint)
     refuse_empty(frame, flow)
