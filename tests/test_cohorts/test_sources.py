@@ -123,7 +123,7 @@ def test_radiographs_that_were_not_made_yet(store, tmp_path):
         tree.study(n, f"p{n}", pe="TRUE" if n % 2 else "FALSE", file=False)
     with pytest.raises(DataError, match=r"none of the 4 images is there.*radfs cohort drr --ct DIR --out"):
         build_inspect_pe(store, **tree.write().folders)
-    with pytest.raises(DataError, match=r"drr2 is not a folder. Make radiographs from the CT volumes: radfs cohort drr"):
+    with pytest.raises(DataError, match=r"drr2 is not a folder. Make radiographs from the CT volumes: radfs"):
         build_inspect_pe(store, inspect=tree.tables, radiographs=tmp_path / "drr2")
 
 
