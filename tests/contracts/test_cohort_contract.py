@@ -88,12 +88,18 @@ def test_the_key_does_not_depend_on_where_the_store_lies_nor_on_the_name(builder
     assert other.key == first.key
 
 
-def test_the_cohort_can_be_split(builder, store, tmp_path):
+def test_the_cohort_can_be_split_and_no_unit_is_in_two_parts(builder, store, tmp_path):
     example(builder, store, tmp_path / "data")
     cohort = load_cohort(store, "small")
-    split = cohort.split(0)
-    assert split.train
-    assert split.test
+    unit = "subject" if cohort.scheme.unit == "subject" else "sample"
+    unit_of = dict(zip(cohort.samples["sample"], cohort.samples[unit], strict=True))
+    for seed in range(4):
+        split = cohort.split(seed)
+        assert split.train
+        assert split.test
+        units = [{unit_of[sample] for sample in ids} for ids in split.parts().values()]
+        assert len(set.union(*units)) == sum(map(len, units))
+        assert split.subset(0.5) == split.train[: len(split.train) // 2]
 
 
 def test_no_seed_and_no_fraction_puts_a_subject_on_both_sides(builder, store, tmp_path):
