@@ -46,7 +46,7 @@ docs: setup ## make docs/schema.md, docs/cli.md and the file map anew
 	$(BIN)/python docs/generate.py
 
 bench: setup ## run every benchmark (ratios against a baseline in the same run)
-	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+	for script in benchmarks/*.py; do $(BIN)/python -m benchmarks.$$(basename $$script .py) || exit 1; done
 
 wheel: setup
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .

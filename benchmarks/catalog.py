@@ -1,6 +1,6 @@
 """The catalog and the row index of a large store: first fold, one shard more, lookups, questions.
 
-    python benchmarks/catalog.py [--rows 1000000] [--folder DIR]
+    python -m benchmarks.catalog [--rows 1000000] [--folder DIR]
 
 Makes a store of so many image items, one feature set with records of 256 rows each (no tokens) and a cohort of at most
 a million samples, and removes it afterwards. It grows in stages, so that what one shard more costs can be compared

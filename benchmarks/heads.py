@@ -1,6 +1,6 @@
 """Whole head trainings: the engine against what people write by hand, interleaved in one run.
 
-    python benchmarks/heads.py [--rounds 3] [--runs 4] [--samples 512] [--epochs 2] [--device cpu] [--probes 300]
+    python -m benchmarks.heads [--rounds 3] [--runs 4] [--samples 512] [--epochs 2] [--device cpu] [--probes 300]
 
 Same data, same epochs, same batch size, the same four metrics after every epoch. Times are per run. On a shared machine
 only the ratios mean something, and the median over the rounds more than any one of them. Baselines:
