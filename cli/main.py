@@ -18,6 +18,7 @@ from . import (
     estimate,
     extract,
     info,
+    predict,
     query,
     recode,
     train,
@@ -63,6 +64,7 @@ app.add_typer(backbones.app, name="backbones")
 app.add_typer(weights.app, name="weights")
 app.command("extract")(extract.extract)
 app.command("train")(train.train)
+app.command("predict")(predict.predict)
 app.command("query")(query.query)
 app.command("info")(info.info)
 app.command("estimate")(estimate.estimate)

@@ -41,6 +41,7 @@ _POLARS: Mapping[str, pl.DataType] = {
     "INTEGER": pl.Int32(),
     "BIGINT": pl.Int64(),
     "DOUBLE": pl.Float64(),
+    "TINYINT[]": pl.List(pl.Int8()),
     "FLOAT[]": pl.List(pl.Float32()),
     "TIMESTAMP": pl.Datetime("us"),
 }

@@ -53,6 +53,11 @@ class Store:
         """Finished runs, in parts: `results/<part>`."""
         return self.root / "results"
 
+    @property
+    def heads(self) -> StorePath:
+        """Heads that were kept: `heads/<run>.safetensors`."""
+        return self.root / "heads"
+
 
 def open_store(path: str | os.PathLike[str], *, create: bool = False, group: bool = False) -> Store:
     """Open the store at `path`; with `create`, make one where there is none.

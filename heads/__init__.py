@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .catalog import open_catalog
+    from .estimator import HeadClassifier
     from .figures import learning_curves
     from .grid import Grid, parse_grid, read_grid
     from .plan import Plan, PlannedRun, make_plan
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Grid",
+    "HeadClassifier",
     "Plan",
     "PlannedRun",
     "Progress",
@@ -34,6 +36,7 @@ __all__ = [
 
 _MODULES = {
     "catalog": ("open_catalog",),
+    "estimator": ("HeadClassifier",),
     "figures": ("learning_curves",),
     "grid": ("Grid", "parse_grid", "read_grid"),
     "plan": ("Plan", "PlannedRun", "make_plan"),

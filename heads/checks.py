@@ -39,18 +39,26 @@ class _TrainingSide:
         return self.size(fraction) >= self.needed
 
 
-def check_classes(rows: CommonRows, fractions: Sequence[float], splits: Mapping[int, Split]) -> None:
-    """Refuse a test part or a training subset in which a class has no sample.
+def check_classes(
+    rows: CommonRows, fractions: Sequence[float], splits: Mapping[int, Split], *, inner: bool = False
+) -> None:
+    """Refuse a test part, a training subset or an inner validation part in which a class has no sample.
+
+    Of a multi-label task a part is refused where no finding is both present and absent in it.
 
     Args:
         rows: the common rows of a cohort.
         fractions: the grid's.
         splits: seed of the split -> split.
+        inner: each training subset is cut into one to train on and an inner validation part.
 
     Raises:
         DataError: names cohort, seed, fraction, n and class, and what would work.
     """
     name, classes = rows.cohort.name, rows.cohort.classes
+    if rows.cohort.task == "multilabel":
+        _check_findings(rows, fractions, splits, inner=inner)
+        return
     if len(classes) < 2:
         raise DataError(f"cohort {name} has one class only, {', '.join(classes)}: there is nothing to tell apart.")
     label_of = dict(rows.samples.select("sample", "label").iter_rows())
@@ -62,6 +70,40 @@ def check_classes(rows: CommonRows, fractions: Sequence[float], splits: Mapping[
     for side, fraction in product(sides, fractions):
         if not side.works(fraction):
             raise _empty_class_error(rows, side, fraction, _advice(sides, fractions))
+        if inner:
+            _check_inner(rows, side, fraction, label_of)
+
+
+def _check_inner(rows: CommonRows, side: _TrainingSide, fraction: float, label_of: Mapping[str, int]) -> None:
+    try:
+        parts = side.split.inner(fraction)
+    except DataError as error:
+        raise DataError(f"cohort {rows.cohort.name}, split seed {side.seed}: {error}") from None
+    for what, part in zip(("training", "inner validation"), parts, strict=True):
+        absent = set(range(side.classes)) - {label_of[sample] for sample in part}
+        if absent:
+            raise DataError(
+                f"cohort {rows.cohort.name}, split seed {side.seed}, fraction {fraction:g}: none of the {len(part)} "
+                f"samples of the {what} part is of class {rows.cohort.classes[min(absent)]!r}. Use larger fractions, "
+                'or select = "last", which sets no inner validation part aside.'
+            )
+
+
+def _check_findings(rows: CommonRows, fractions: Sequence[float], splits: Mapping[int, Split], *, inner: bool) -> None:
+    for seed, split in splits.items():
+        parts = {"test": split.test}
+        for fraction in fractions:
+            whole = {f"training (fraction {fraction:g})": split.subset(fraction)}
+            halves = zip(("training", "inner validation"), split.inner(fraction), strict=True) if inner else ()
+            parts |= {f"{what} (fraction {fraction:g})": ids for what, ids in halves} or whole
+        for what, ids in parts.items():
+            labels = rows.labels[[rows.places[sample] for sample in ids]]
+            if not ((labels == 1).any(axis=0) & (labels == 0).any(axis=0)).any():
+                raise DataError(
+                    f"cohort {rows.cohort.name}, split seed {seed}: no finding is both present and absent in the "
+                    f"{len(ids)} samples of the {what} part, so nothing can be measured. Use larger fractions, or "
+                    "another split."
+                )
 
 
 def _check_part(rows: CommonRows, labels: Sequence[int], split: str, part: str) -> None:

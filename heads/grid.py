@@ -7,26 +7,47 @@ what was allowed, before anything runs.
     grid = Grid(cohort="nih", method="image", backbone="efficientnet-lite0", fraction=[0.1, 1.0], seed=5, epochs=20)
 """
 
-import math
 import os
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from featurestore.encoders import get_spec, list_specs
-from featurestore.errors import DataError, RadfsError, UnknownNameError, unknown_name
+from featurestore.encoders import list_specs
+from featurestore.errors import DataError, RadfsError, unknown_name
 
-from .methods import get_method
+from .hardware import PRECISIONS
+from .kinds import get_head
+from .methods import Method, get_method
+from .values import (
+    below_one,
+    parse_encoders,
+    parse_epochs,
+    parse_fraction,
+    parse_head,
+    parse_integer,
+    parse_list,
+    parse_method,
+    parse_name,
+    parse_number,
+    parse_one_of,
+    parse_positive,
+    parse_seeds,
+    parse_share,
+)
 
-T = TypeVar("T")
-
-_LARGEST = 2**31 - 1
-
-GRID_KEYS = ("cohort", "backbone", "text_encoder", "method", "fraction", "seed", "split_seed")
-TRAIN_KEYS = ("epochs", "lr", "batch_size", "dropout")
+GRID_KEYS = ("cohort", "backbone", "text_encoder", "method", "head", "fraction", "seed", "split_seed")
+TRAIN_KEYS = (
+    *("epochs", "lr", "batch_size", "dropout", "imitation", "temperature"),
+    *("precision", "select", "teacher_epoch", "views"),
+)
 REQUIRED_KEYS = ("cohort", "method", "fraction", "seed")
+
+SELECTIONS = ("last", "inner")
+TEACHER_EPOCHS = ("best", "last", "inner")
+VIEWS = ("clean", "augmented")
 
 
 @dataclass(frozen=True, init=False)
@@ -36,28 +57,44 @@ class Grid:
     Attributes:
         cohort: names of cohorts.
         method: names of methods.
+        head: names of heads.
         fraction: fractions of the training samples, each above 0 and at most 1.
         seed: the seeds of the runs.
         backbone: image encoders or feature sets of such (`name` or `name@key`).
         text_encoder: text encoders or feature sets of such.
         split_seed: one split for all seeds; None: each seed has its own split.
         epochs: pairs (fraction, epochs), one for every fraction.
-        lr: learning rate of Adam.
+        lr: learning rates of Adam; of several, each setting is tuned to one (`heads.tuning`). None: the head's own.
         batch_size: samples a step.
         dropout: share of the attention weights dropped, in [0, 1).
+        imitation: lambdas of equation 2, each in [0, 1].
+        temperature: taus of equation 2, each above 0.
+        precision: of matrix products: auto, fp32 or bf16.
+        select: "last": results are of the last epoch. "inner": a fifth of each training subset is set aside as an inner
+            validation part, and results are of the epoch that is best on it.
+        teacher_epoch: the epoch of the teacher that a student learns from: "best" on the test part (the paper's),
+            "last", or "inner".
+        views: what training reads of an image: "clean", or in each step one of its "augmented" views.
     """
 
     cohort: tuple[str, ...]
     method: tuple[str, ...]
+    head: tuple[str, ...]
     fraction: tuple[float, ...]
     seed: tuple[int, ...]
     backbone: tuple[str, ...]
     text_encoder: tuple[str, ...]
     split_seed: int | None
     epochs: tuple[tuple[float, int], ...]
-    lr: float
+    lr: tuple[float, ...] | None
     batch_size: int
     dropout: float
+    imitation: tuple[float, ...]
+    temperature: tuple[float, ...]
+    precision: str
+    select: str
+    teacher_epoch: str
+    views: str
 
     def __init__(
         self,
@@ -66,51 +103,80 @@ class Grid:
         method: str | Sequence[str],
         fraction: float | Sequence[float],
         seed: int | Sequence[int],
+        head: str | Sequence[str] = "attention",
         backbone: str | Sequence[str] | None = None,
         text_encoder: str | Sequence[str] | None = None,
         split_seed: int | None = None,
         epochs: int | Mapping[Any, int] = 20,
-        lr: float = 1e-4,
+        lr: float | Sequence[float] | None = None,
         batch_size: int = 64,
         dropout: float = 0.2,
+        imitation: float | Sequence[float] = 0.75,
+        temperature: float | Sequence[float] = 0.25,
+        precision: str = "auto",
+        select: str = "last",
+        teacher_epoch: str = "best",
+        views: str = "clean",
     ) -> None:
         """Check and freeze. A single value is a list of one, but `seed=5` means the seeds 0 to 4.
 
         Args:
-            cohort, method, fraction, backbone, text_encoder, lr, batch_size, dropout: as the attributes.
+            cohort, method, head, fraction, backbone, text_encoder: as the attributes.
+            lr, batch_size, dropout, imitation, temperature, precision, select, teacher_epoch, views: likewise.
             seed: how many seeds (an int), or a list of seeds.
             split_seed: as the attribute.
             epochs: one number, or a table by fraction, whose keys are matched as numbers ("0.10" is 0.1).
 
         Raises:
             DataError: a value that is not allowed; names the key, the value and what is allowed.
-            UnknownNameError: an unknown method or encoder, with the nearest names.
+            UnknownNameError: an unknown method, head or encoder, with the nearest names.
         """
-        fractions = _list("[grid] fraction", fraction, _fraction)
+        fractions = parse_list("[grid] fraction", fraction, parse_fraction)
         checked = {
-            "cohort": _list("[grid] cohort", cohort, _name),
-            "method": _list("[grid] method", method, _method),
+            "cohort": parse_list("[grid] cohort", cohort, parse_name),
+            "method": parse_list("[grid] method", method, parse_method),
+            "head": parse_list("[grid] head", head, parse_head),
             "fraction": fractions,
-            "seed": _seeds(seed),
-            "backbone": _encoders("backbone", "image", backbone),
-            "text_encoder": _encoders("text_encoder", "text", text_encoder),
-            "split_seed": None if split_seed is None else _integer("[grid] split_seed", split_seed, least=0),
-            "epochs": _epochs(epochs, fractions),
-            "lr": _number("[train] lr", lr, "a number above 0", lambda v: v > 0),
-            "batch_size": _integer("[train] batch_size", batch_size, least=1),
-            "dropout": _number("[train] dropout", dropout, "a number from 0 up to, not including, 1", _below_one),
+            "seed": parse_seeds(seed),
+            "backbone": parse_encoders("backbone", "image", backbone),
+            "text_encoder": parse_encoders("text_encoder", "text", text_encoder),
+            "split_seed": None if split_seed is None else parse_integer("[grid] split_seed", split_seed, least=0),
+            "epochs": parse_epochs(epochs, fractions),
+            "lr": None if lr is None else parse_list("[train] lr", lr, parse_positive),
+            "batch_size": parse_integer("[train] batch_size", batch_size, least=1),
+            "dropout": parse_number("[train] dropout", dropout, "a number from 0 up to, not including, 1", below_one),
+            "imitation": parse_list("[train] imitation", imitation, parse_share),
+            "temperature": parse_list("[train] temperature", temperature, parse_positive),
+            "precision": parse_one_of("[train] precision", precision, PRECISIONS),
+            "select": parse_one_of("[train] select", select, SELECTIONS),
+            "teacher_epoch": parse_one_of("[train] teacher_epoch", teacher_epoch, TEACHER_EPOCHS),
+            "views": parse_one_of("[train] views", views, VIEWS),
         }
         for key, value in checked.items():
             object.__setattr__(self, key, value)
         self._check_encoders_given()
+        self._check_heads_fit()
+        self._check_inner_part()
 
     def encoders(self, modality: str) -> tuple[str, ...]:
         """The encoders of the grid for "image" or "text"."""
         return {"image": self.backbone, "text": self.text_encoder}[modality]
 
+    def with_precision(self, precision: str) -> "Grid":
+        """The same grid in another precision: auto, fp32 or bf16."""
+        other = copy(self)
+        object.__setattr__(other, "precision", parse_one_of("--precision", precision, PRECISIONS))
+        return other
+
+    def methods(self) -> tuple[Method, ...]:
+        """The methods of the grid, and the teachers that they need."""
+        listed = [get_method(name) for name in self.method]
+        teachers = [get_method(method.teacher) for method in listed if method.teacher]
+        return tuple(dict.fromkeys([*listed, *teachers]))
+
     def modalities(self) -> tuple[str, ...]:
-        """What the neediest sample must have: every modality that some method of the grid reads."""
-        read = {modality for name in self.method for modality in get_method(name).reads}
+        """What the neediest sample must have: every modality that some method of the grid, or its teacher, reads."""
+        read = {modality for method in self.methods() for modality in method.reads}
         return tuple(modality for modality in ("image", "text") if modality in read)
 
     def epochs_at(self, fraction: float) -> int:
@@ -120,12 +186,40 @@ class Grid:
     def _check_encoders_given(self) -> None:
         for modality, key in (("image", "backbone"), ("text", "text_encoder")):
             if modality in self.modalities() and not self.encoders(modality):
-                readers = [name for name in self.method if modality in get_method(name).reads]
+                readers = [method.name for method in self.methods() if modality in method.reads]
                 known = ", ".join(spec.name for spec in list_specs(modality))
                 raise DataError(
                     f"[grid] {key} is missing: method {readers[0]!r} reads {modality} tokens. "
                     f"Give one or more of: {known}."
                 )
+
+    def _check_heads_fit(self) -> None:
+        """Each method has a head that goes with it, and each head a method; the pairs that do not fit are left out."""
+        methods, heads = [get_method(name) for name in self.method], [(name, get_head(name)) for name in self.head]
+        for method in methods:
+            if not any(kind.goes_with(method) for _, kind in heads):
+                raise DataError(f"[grid] head = {list(self.head)!r}: {_misfit(self.head[0], method)}")
+        for name, kind in heads:
+            if not any(kind.goes_with(method) for method in methods):
+                raise DataError(f"[grid] head = {name!r}: {_misfit(name, methods[0])}")
+
+    def _check_inner_part(self) -> None:
+        """What is chosen on an inner validation part needs one."""
+        if self.select == "inner":
+            return
+        if self.lr is not None and len(self.lr) > 1:
+            raise DataError(
+                f'[train] lr = {list(self.lr)!r}: several are tuned on an inner validation part: add select = "inner", '
+                "or name one."
+            )
+        if self.teacher_epoch == "inner":
+            raise DataError('[train] teacher_epoch = "inner": there is no inner validation part; add select = "inner".')
+
+
+def _misfit(head: str, method: Method) -> str:
+    if get_head(head).is_baseline:
+        return f"a baseline trains methods image, text and teacher, not {method.name!r}. Add a head such as attention."
+    return f"it reads class tokens of images, and method {method.name!r} reads none. Add a head such as mean."
 
 
 def read_grid(path: str | os.PathLike[str]) -> Grid:
@@ -174,115 +268,3 @@ def _section(tables: Mapping[str, Any], section: str, known: Sequence[str]) -> M
         if key not in known:
             raise unknown_name(f"key in [{section}]", key, known)
     return keys
-
-
-def _list(key: str, value: object, parse: Callable[[str, object], T]) -> tuple[T, ...]:
-    """`value`, or each value of a list, parsed; never empty, never the same one twice."""
-    values = value if isinstance(value, (list, tuple)) else (value,)
-    if not values:
-        raise DataError(f"{key} = []: give at least one value.")
-    parsed = tuple(parse(key, one) for one in values)
-    for i, one in enumerate(parsed):
-        if one in parsed[:i]:
-            raise DataError(f"{key} = {list(values)!r}: {one!r} stands there more than once.")
-    return parsed
-
-
-def _name(key: str, value: object) -> str:
-    if not isinstance(value, str) or not value:
-        raise DataError(f"{key} = {value!r}: must be a name or a list of names.")
-    return value
-
-
-def _method(key: str, value: object) -> str:
-    try:
-        return get_method(_name(key, value)).name
-    except UnknownNameError as error:
-        raise UnknownNameError(f"{key}: {error}") from None
-
-
-def _encoders(key: str, modality: str, value: object) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    return _list(f"[grid] {key}", value, lambda key, one: _encoder(key, modality, _name(key, one)))
-
-
-def _encoder(key: str, modality: str, name: str) -> str:
-    """`name`, once its encoder is known to be of this modality; `name@key` (a feature set) is judged by its encoder.
-
-    A feature set of an encoder that radfs does not have was imported: the store will tell what it is of.
-    """
-    encoder, is_set, _ = name.partition("@")
-    try:
-        spec = get_spec(encoder)
-    except UnknownNameError as error:
-        if is_set:
-            return name
-        raise UnknownNameError(f"{key}: {error} Imported embeddings are named encoder@key.") from None
-    if spec.modality != modality:
-        known = ", ".join(spec.name for spec in list_specs(modality))
-        article = "an" if spec.modality == "image" else "a"
-        other = "text_encoder" if spec.modality == "text" else "backbone"
-        raise DataError(
-            f"{key} = {name!r}: is {article} {spec.modality} encoder, so name it under {other}. "
-            f"Known {modality} encoders: {known}."
-        )
-    return name
-
-
-def _integer(key: str, value: object, *, least: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= _LARGEST:
-        raise DataError(f"{key} = {value!r}: must be a whole number, at least {least} and at most {_LARGEST:,}.")
-    return value
-
-
-def _number(key: str, value: object, allowed: str, holds: Callable[[float], bool]) -> float:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value) or not holds(value):
-        raise DataError(f"{key} = {value!r}: must be {allowed}.")
-    return float(value)
-
-
-def _below_one(value: float) -> bool:
-    return 0 <= value < 1
-
-
-def _fraction(key: str, value: object) -> float:
-    return _number(key, value, "a number above 0 and at most 1", lambda v: 0 < v <= 1)
-
-
-def _seeds(value: object) -> tuple[int, ...]:
-    if isinstance(value, (list, tuple)):
-        return _list("[grid] seed", value, lambda key, one: _integer(key, one, least=0))
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise DataError(
-            f"[grid] seed = {value!r}: must be a whole number, at least 1 (5 means the seeds 0 to 4), or a list "
-            "of seeds, such as [0] or [0, 7]."
-        )
-    return tuple(range(_integer("[grid] seed", value, least=1)))
-
-
-def _epochs(value: object, fractions: tuple[float, ...]) -> tuple[tuple[float, int], ...]:
-    key = "[train] epochs"
-    if not isinstance(value, Mapping):
-        return tuple((fraction, _integer(key, value, least=1)) for fraction in fractions)
-    table = {_epochs_key(f): _integer(f"{key}, fraction {f}", n, least=1) for f, n in value.items()}
-    if len(table) < len(value):
-        raise DataError(f"{key} = {dict(value)!r}: a fraction stands there more than once.")
-    for fraction in fractions:
-        if fraction not in table:
-            given = ", ".join(f"{f:g}" for f in sorted(table)) or "none"
-            raise DataError(f"{key} has no number for fraction {fraction:g} of the grid; given: {given}.")
-    return tuple((fraction, table[fraction]) for fraction in fractions)
-
-
-def _epochs_key(value: object) -> float:
-    try:
-        fraction = float(value) if isinstance(value, (str, float, int)) else math.nan
-    except ValueError:
-        fraction = math.nan
-    if not 0 < fraction <= 1:
-        raise DataError(
-            f'[train] epochs: {value!r} is no fraction. Write a number, or a table like {{"0.1" = 100, "1.0" = 50}} '
-            "whose quoted keys are fractions above 0 and at most 1."
-        )
-    return fraction

@@ -7,7 +7,9 @@ silence.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
 import polars as pl
 
 from cohorts.cohort import Cohort, load_cohort
@@ -18,6 +20,7 @@ from featurestore.keys import content_key
 from featurestore.store import Store
 
 from .grid import Grid
+from .kinds import get_head
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class CommonRows:
         samples: the common rows, columns of `Cohort.samples`, in the order of sample ids.
         content: name of a feature set -> content hash of what it was made from, over the common rows.
         lost: why samples of the cohort are missing, and how many for that reason, in order of examination.
+        views: name of a feature set of images -> its augmented views, where the grid asks for them; else 0.
     """
 
     cohort: Cohort
@@ -37,11 +41,24 @@ class CommonRows:
     samples: pl.DataFrame
     content: dict[str, str]
     lost: tuple[tuple[str, int], ...]
+    views: dict[str, int]
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Content hash of the ids of the common rows."""
         return content_key(self.samples["sample"].to_list())
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """Sample -> its place in the common rows."""
+        return {sample: i for i, sample in enumerate(self.samples["sample"])}
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """int64 [N], classes; of a multi-label task int64 [N, C], findings 0, 1 or -1 where nobody knows."""
+        if self.cohort.task == "multilabel":
+            return np.array(self.samples["findings"].to_list(), dtype=np.int64)
+        return self.samples["label"].to_numpy().astype(np.int64)
 
 
 def find_common_rows(store: Store, grid: Grid, cohort_name: str) -> CommonRows:
@@ -55,18 +72,44 @@ def find_common_rows(store: Store, grid: Grid, cohort_name: str) -> CommonRows:
     cohort = load_cohort(store, cohort_name)
     samples, lost = _with_items(cohort, grid.modalities())
     features = {m: _feature_sets(store, m, grid.encoders(m), cohort_name) for m in grid.modalities()}
+    views: dict[str, int] = {}
     for modality, feature_sets in features.items():
         for feature_set in feature_sets:
-            asked = list_items(store, modality=modality, only=samples[modality].to_list())
-            status = feature_set.status(asked).select(pl.col("item").alias(modality), "state", "content")
-            samples, failed = _committed(samples, status, feature_set, cohort_name)
+            _refuse_without_class_token(feature_set, grid)
+            views[feature_set.name] = _count_views(feature_set, grid)
+            for view in range(views[feature_set.name] + 1):
+                asked = list_items(store, modality=modality, only=samples[modality].to_list())
+                status = feature_set.status(asked, view).select(pl.col("item").alias(modality), "state", "content")
+                samples, failed = _committed(samples, status, feature_set, cohort_name, view)
+                why = "not in" if feature_set.is_imported else "failed in"
+                lost.append((f"{why} {feature_set.name}" + (f", view {view}" if view else ""), failed))
+                _refuse_empty(samples, cohort, lost)
             if modality == "text":
                 _refuse_other_reports(samples, feature_set, cohort_name)
-            why = "not in" if feature_set.is_imported else "failed in"
-            lost.append((f"{why} {feature_set.name}", failed))
-            _refuse_empty(samples, cohort, lost)
     content = {s.name: content_key(samples[s.name].to_list()) for sets in features.values() for s in sets}
-    return CommonRows(cohort, features, samples.select(cohort.samples.columns), content, tuple(lost))
+    return CommonRows(cohort, features, samples.select(cohort.samples.columns), content, tuple(lost), views)
+
+
+def _refuse_without_class_token(feature_set: FeatureSet, grid: Grid) -> None:
+    heads = [name for name in grid.head if get_head(name).reads_cls]
+    if heads and feature_set.modality == "image" and not feature_set.layout.has_cls:
+        raise DataError(
+            f"head {heads[0]!r} reads class tokens, and feature set {feature_set.name} has none: its encoder gives "
+            "patch tokens alone. Use head mean, or an encoder with a class token (`radfs backbones` tells)."
+        )
+
+
+def _count_views(feature_set: FeatureSet, grid: Grid) -> int:
+    """How many augmented views training draws from."""
+    if grid.views == "clean" or feature_set.modality == "text":
+        return 0
+    count = max(feature_set.views(), default=0)
+    if count == 0:
+        raise DataError(
+            f'[train] views = "augmented": feature set {feature_set.name} has the clean view alone. Extract augmented '
+            'views of it first (`radfs extract --help`), or use views = "clean".'
+        )
+    return count
 
 
 def _feature_sets(store: Store, modality: str, names: tuple[str, ...], cohort_name: str) -> tuple[FeatureSet, ...]:
@@ -128,7 +171,7 @@ def _refuse_other_reports(samples: pl.DataFrame, feature_set: FeatureSet, cohort
 
 
 def _committed(
-    samples: pl.DataFrame, status: pl.DataFrame, feature_set: FeatureSet, cohort_name: str
+    samples: pl.DataFrame, status: pl.DataFrame, feature_set: FeatureSet, cohort_name: str, view: int
 ) -> tuple[pl.DataFrame, int]:
     """The samples whose item is committed in this set, with its content hash as a column, and how many are not.
 
@@ -137,10 +180,11 @@ def _committed(
     joined = samples.join(status, on=feature_set.modality, how="left", maintain_order="left")
     untried = joined.filter(pl.col("state").is_null() | (pl.col("state") == "missing"))
     if not untried.is_empty() and (not feature_set.is_imported or feature_set.is_unfinished()):
+        where = f"feature set {feature_set.name}" if view == 0 else f"view {view} of feature set {feature_set.name}"
         raise DataError(
             f"cohort {cohort_name}: {untried.height} of {samples.height} {feature_set.modality} items are not in "
-            f"feature set {feature_set.name} yet, the first is {untried[feature_set.modality][0]}. "
-            f"{feature_set.how_to_fill(cohort_name)}"
+            f"{where} yet, the first is {untried[feature_set.modality][0]}. {feature_set.how_to_fill(cohort_name)}"
         )
-    done = joined.filter(pl.col("state") == "done").drop("state").rename({"content": feature_set.name})
+    done = joined.filter(pl.col("state") == "done").drop("state", feature_set.name, strict=False)
+    done = done.rename({"content": feature_set.name})
     return done, joined.height - done.height

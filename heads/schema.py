@@ -47,24 +47,37 @@ RUNS = Table(
         Column("split_seed", "BIGINT", "seed of the split"),
         Column("seed", "BIGINT", "seed of the run: initialisation, batch order and dropout come from it"),
         Column("fraction", "DOUBLE", "share of the training samples used, above 0 and at most 1"),
-        Column("method", "TEXT", "how the head was trained: image, text"),
-        Column("head", "TEXT", "form of the head: attention"),
-        Column("backbone", "TEXT", "image encoder; null where the head reads no image"),
+        Column("stage", "TEXT", "study; or tuning: a run that helped to choose a learning rate, and is no result"),
+        Column("task", "TEXT", "binary, multiclass or multilabel"),
+        Column("method", "TEXT", "how the head was trained: a method of docs/methods.md"),
+        Column("head", "TEXT", "kind of head: attention, multihead, query, mean, cls, ridge or logistic"),
+        Column("serves", "TEXT[]", "what the trained head reads of a sample: image, text or both"),
+        Column("backbone", "TEXT", "image encoder that training read, head or teacher; null where neither did"),
         Column("image_features", "TEXT", "feature set of the image encoder, `encoder@key`; null as backbone"),
-        Column("text_encoder", "TEXT", "text encoder; null where the head reads no text"),
+        Column("views", "BIGINT", "augmented views of an image that training drew from; 0: the clean one"),
+        Column("text_encoder", "TEXT", "text encoder that training read, head or teacher; null where neither did"),
         Column("text_features", "TEXT", "feature set of the text encoder, `encoder@key`; null as text_encoder"),
         Column("image_weights_sha256", "TEXT", "sha256 of the image encoder's weights; null as backbone"),
         Column("text_weights_sha256", "TEXT", "sha256 of the text encoder's weights; null as text_encoder"),
-        Column("classes", "TEXT[]", "names of the classes; label i is element i + 1 of the list"),
-        Column("n_train", "BIGINT", "training samples"),
+        Column("classes", "TEXT[]", "names of the classes, or of the findings; label i is element i + 1 of the list"),
+        Column("n_train", "BIGINT", "samples trained on"),
+        Column("n_inner", "BIGINT", "samples of the inner validation part, set aside from the fraction; 0 without one"),
         Column("n_test", "BIGINT", "test samples"),
         Column("epochs", "BIGINT", "passes over the training samples"),
-        Column("lr", "DOUBLE", "learning rate of Adam"),
+        Column("lr", "DOUBLE", "learning rate of Adam; null for ridge and logistic"),
         Column("batch_size", "BIGINT", "samples a step"),
         Column("dropout", "DOUBLE", "share of the attention weights dropped in training"),
-        Column("precision", "TEXT", "arithmetic of training"),
+        Column("imitation", "DOUBLE", "lambda of the paper's equation 2; null where the method has none"),
+        Column("temperature", "DOUBLE", "tau of the paper's equation 2; null where the method has none"),
+        Column("teacher_run", "TEXT", "run of the teacher (joins with runs); null where none taught"),
+        Column("teacher_epoch", "TEXT", "its epoch that taught: best (chosen on its test samples), last or inner"),
+        Column("teacher_setting", "TEXT", "content hash of what the teacher is, but for seed and split; null without"),
+        Column("precision", "TEXT", "of matrix products: fp32 or bf16"),
         Column("numerics", "BIGINT", "version of the engine's arithmetic"),
         Column("best_epoch", "BIGINT", "epoch with the highest test auroc, the first of equals; counted from 1"),
+        Column("selected_by", "TEXT", "what chose chosen_epoch: last, or inner (the inner validation part)"),
+        Column("chosen_epoch", "BIGINT", "the epoch of the run's results: the last, or the best on the inner part"),
+        Column("inner_auroc", "DOUBLE", "auroc of the inner validation samples after chosen_epoch; null without them"),
         Column("config", "TEXT", "JSON of all that changes the run's numbers; its hash is `run`"),
         Column("device", "TEXT", "device of training"),
         Column("radfs", "TEXT", "version of radfs"),
@@ -74,8 +87,8 @@ RUNS = Table(
         Column("git_commit", "TEXT", "commit of radfs, with -dirty where files differed; null if not a checkout"),
         Column("started_at", "TIMESTAMP", "start of training, UTC"),
         Column("finished_at", "TIMESTAMP", "end of training, UTC"),
-        Column("seconds", "DOUBLE", "duration of training with its evaluations, seconds"),
-        Column("samples_per_second", "DOUBLE", "training samples a second, the evaluation after every epoch included"),
+        Column("seconds", "DOUBLE", "from started_at, when its batch of runs began, to its end, seconds"),
+        Column("samples_per_second", "DOUBLE", "training samples a second of all runs that trained together with it"),
     ),
 )
 
@@ -91,6 +104,7 @@ EPOCHS = Table(
         Column("train_loss", "DOUBLE", "mean cross-entropy over the epoch's training steps, nats, with dropout"),
         Column("test_loss", "DOUBLE", "mean cross-entropy of the test samples after the epoch, nats"),
         *(Column(name, "DOUBLE", f"{meaning}; test samples, after the epoch") for name, meaning in METRICS.items()),
+        Column("inner_auroc", "DOUBLE", "auroc of the inner validation samples after the epoch; null without them"),
     ),
 )
 
@@ -104,24 +118,28 @@ PREDICTIONS = Table(
         Column("run", "TEXT", "id of the run"),
         Column("sample", "TEXT", "id of the sample (joins with samples)"),
         Column("subject", "TEXT", "id of the patient"),
-        Column("label", "INTEGER", "number of the true class, from 0"),
+        Column("label", "INTEGER", "number of the true class, from 0; null for findings"),
+        Column("findings", "TINYINT[]", "of a multi-label task: 1 present, 0 absent, -1 unknown; null for classes"),
         Column("p_last", "FLOAT[]", "probability of each class after the last epoch; class i is element i + 1"),
         Column("p_best", "FLOAT[]", "the same after best_epoch, which was chosen on these very samples"),
+        Column("p_inner", "FLOAT[]", "the same after the epoch that is best on the inner part; null without one"),
     ),
 )
 
 TABLES = (RUNS, EPOCHS, PREDICTIONS)
 
 _COPIED = (
-    *("run", "cohort", "cohort_key", "common_rows", "content", "classes", "method", "head"),
-    *("backbone", "image_features", "text_encoder", "text_features"),
-    *("split", "split_seed", "seed", "fraction", "n_train", "n_test"),
-    *("epochs", "lr", "batch_size", "dropout", "precision", "numerics"),
+    *("run", "cohort", "cohort_key", "common_rows", "content", "task", "classes", "method", "head", "serves"),
+    *("backbone", "image_features", "views", "text_encoder", "text_features"),
+    *("split", "split_seed", "seed", "fraction", "n_train", "n_inner", "n_test"),
+    *("epochs", "lr", "batch_size", "dropout", "imitation", "temperature", "teacher_run", "teacher_epoch"),
+    *("teacher_setting", "precision", "numerics", "selected_by", "chosen_epoch", "inner_auroc"),
 )
 _SETTING = (
     *("cohort", "cohort_key", "common_rows", "content", "classes", "method", "head"),
-    *("backbone", "image_features", "text_encoder", "text_features", "fraction"),
-    *("epochs", "lr", "batch_size", "dropout", "precision", "numerics"),
+    *("backbone", "image_features", "views", "text_encoder", "text_features", "fraction"),
+    *("epochs", "lr", "batch_size", "dropout", "imitation", "temperature", "teacher_epoch", "teacher_setting"),
+    *("precision", "numerics", "selected_by"),
 )
 """What runs of one row of `summary` share: all that defines a run but its seed and its split."""
 
@@ -133,20 +151,21 @@ def _columns_of_runs(names: tuple[str, ...]) -> tuple[Column, ...]:
 
 RESULTS = View(
     name="results",
-    comment="One row a run: its settings and the metrics of its last epoch. Begin here. Runs on a version of a "
-    "cohort that was replaced since are in `runs` alone.",
+    comment="One row a run: its settings and the metrics of its chosen epoch (the last, unless selected_by says that "
+    "an inner validation part chose). Begin here. Tuning runs, and runs on a version of a cohort that was replaced "
+    "since, are in `runs` alone.",
     sql=f"""
 SELECT {", ".join(f"r.{name}" for name in _COPIED)},
        {", ".join(f"l.{name}" for name in METRICS)},
        b.auroc AS auroc_best, r.best_epoch, true AS best_is_selected_on_test
 FROM runs r
-JOIN epochs l ON l.run = r.run AND l.epoch = r.epochs
+JOIN epochs l ON l.run = r.run AND l.epoch = r.chosen_epoch
 JOIN epochs b ON b.run = r.run AND b.epoch = r.best_epoch
-WHERE NOT EXISTS (FROM cohorts c WHERE c.cohort = r.cohort AND c.cohort_key <> r.cohort_key)
+WHERE r.stage = 'study' AND NOT EXISTS (FROM cohorts c WHERE c.cohort = r.cohort AND c.cohort_key <> r.cohort_key)
 """.strip(),
     columns=(
         *_columns_of_runs(_COPIED),
-        *(Column(name, "DOUBLE", f"{meaning}; test samples, last epoch") for name, meaning in METRICS.items()),
+        *(Column(name, "DOUBLE", f"{meaning}; test samples, chosen epoch") for name, meaning in METRICS.items()),
         Column("auroc_best", "DOUBLE", "auroc of best_epoch: an optimistic number, see best_is_selected_on_test"),
         *_columns_of_runs(("best_epoch",)),
         Column("best_is_selected_on_test", "BOOLEAN", "true: best_epoch was chosen on the samples it is reported on"),
@@ -224,7 +243,7 @@ def _statistics_columns(metric: str) -> tuple[Column, ...]:
         "not cut to 0..1)"
     )
     return (
-        Column(f"{metric}_mean", "DOUBLE", f"mean over seeds of {metric}, last epoch: {METRICS[metric]}"),
+        Column(f"{metric}_mean", "DOUBLE", f"mean over seeds of {metric}, chosen epoch: {METRICS[metric]}"),
         Column(f"{metric}_sd", "DOUBLE", f"standard deviation over seeds of {metric}; null for one seed"),
         Column(f"{metric}_ci_low", "DOUBLE", f"lower {interval}; null for one seed"),
         Column(f"{metric}_ci_high", "DOUBLE", f"upper {interval}; null for one seed"),
@@ -253,6 +272,7 @@ _POLARS = {
     "BIGINT": pl.Int64(),
     "INTEGER": pl.Int32(),
     "DOUBLE": pl.Float64(),
+    "TINYINT[]": pl.List(pl.Int8()),
     "FLOAT[]": pl.List(pl.Float32()),
     "TIMESTAMP": pl.Datetime("us"),
 }

@@ -9,6 +9,15 @@ from .method import Method
 METHODS = {
     "image": "heads.methods.image:METHOD",
     "text": "heads.methods.text:METHOD",
+    "teacher": "heads.methods.teacher:METHOD",
+    "distill": "heads.methods.distill:METHOD",
+    "self-distill": "heads.methods.self_distill:METHOD",
+    "feature-distill": "heads.methods.feature_distill:METHOD",
+    "tram": "heads.methods.tram:METHOD",
+    "image-long": "heads.methods.image_long:METHOD",
+    "teacher-shuffled": "heads.methods.teacher_shuffled:METHOD",
+    "distill-shuffled": "heads.methods.distill_shuffled:METHOD",
+    "distill-constant": "heads.methods.distill_constant:METHOD",
 }
 """Name of a method -> where it is defined, "module:object"."""
 

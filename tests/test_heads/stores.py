@@ -78,6 +78,7 @@ def toy_grid(**changes) -> Grid:
         "fraction": [0.25, 1.0],
         "seed": 2,
         "epochs": 3,
+        "precision": "fp32",
     }
     return Grid(**{**keys, **changes})
 

@@ -44,7 +44,9 @@ lr = 1e-3
     grid = read_grid(path)
     assert (grid.cohort, grid.method, grid.seed) == (("nih",), ("image", "text"), (0, 1, 2, 3, 4))
     assert [grid.epochs_at(f) for f in grid.fraction] == [100, 70, 50]
-    assert (grid.split_seed, grid.lr, grid.batch_size, grid.dropout) == (0, 1e-3, 64, 0.2)
+    assert (grid.split_seed, grid.lr, grid.batch_size, grid.dropout) == (0, (1e-3,), 64, 0.2)
+    assert (grid.head, grid.imitation, grid.temperature) == (("attention",), (0.75,), (0.25,))
+    assert (grid.precision, grid.select, grid.teacher_epoch, grid.views) == ("auto", "last", "best", "clean")
 
 
 def test_a_bare_value_is_a_list_of_one():
@@ -59,6 +61,12 @@ def test_what_a_sample_needs_follows_from_the_methods():
     assert grid_with().modalities() == ("image", "text")
     assert grid_with(method="image").modalities() == ("image",)
     assert grid_with(method=["text"], backbone=None).modalities() == ("text",)
+
+
+def test_a_student_needs_what_its_teacher_reads():
+    assert grid_with(method="distill").modalities() == ("image", "text")
+    assert grid_with(method="self-distill").modalities() == ("image",)
+    assert grid_with(method="distill-constant", text_encoder=None).modalities() == ("image",)
 
 
 def test_an_encoder_that_no_method_reads_is_no_error():
@@ -92,6 +100,11 @@ REFUSED = [
     ({"text_encoder": "tiny"}, ["[grid] text_encoder = 'tiny'", "image encoder", "under backbone", "tiny-text"]),
     ({"backbone": None}, ["[grid] backbone is missing", "method 'image' reads image", "tiny"]),
     ({"text_encoder": None}, ["[grid] text_encoder is missing", "method 'text' reads text"]),
+    ({"head": "atention"}, ["[grid] head", "'atention'", "Did you mean 'attention'", "logistic"]),
+    ({"method": "distill", "head": "ridge"}, ["[grid] head = ['ridge']", "image, text and teacher, not 'distill'"]),
+    ({"method": "distill", "head": ["mean", "ridge"]}, ["[grid] head = 'ridge'", "Add a head such as attention"]),
+    ({"method": "text", "head": "cls"}, ["[grid] head = ['cls']", "class tokens of images", "mean"]),
+    ({"method": "distill", "text_encoder": None}, ["text_encoder is missing: method 'teacher' reads text"]),
     ({"fractoin": 1}, ["key in [grid] 'fractoin'", "Did you mean 'fraction'", "split_seed"]),
     ({"train": {"epochs": 0}}, ["[train] epochs = 0", "at least 1"]),
     ({"train": {"epochs": 2.5}}, ["[train] epochs = 2.5", "whole number"]),
@@ -101,6 +114,16 @@ REFUSED = [
     ({"train": {"epochs": {"0": {"1": 5}}}}, ["[train] epochs: '0' is no fraction", "quoted keys"]),
     ({"train": {"lr": 0}}, ["[train] lr = 0", "above 0"]),
     ({"train": {"lr": float("inf")}}, ["[train] lr = inf"]),
+    ({"train": {"lr": [1e-3, 1e-4]}}, ["[train] lr = [0.001, 0.0001]", 'add select = "inner"']),
+    ({"train": {"lr": [1e-3, 0.001], "select": "inner"}}, ["0.001 stands there more than once"]),
+    ({"train": {"teacher_epoch": "inner"}}, ["teacher_epoch", 'add select = "inner"']),
+    ({"train": {"teacher_epoch": "first"}}, ["[train] teacher_epoch = 'first'", "best, last, inner"]),
+    ({"train": {"imitation": 1.1}}, ["[train] imitation = 1.1", "from 0 to 1"]),
+    ({"train": {"imitation": [0.5, 0.5]}}, ["imitation", "0.5 stands there more than once"]),
+    ({"train": {"temperature": 0}}, ["[train] temperature = 0", "above 0"]),
+    ({"train": {"precision": "fp16"}}, ["[train] precision = 'fp16'", "auto, fp32, bf16"]),
+    ({"train": {"select": "best"}}, ["[train] select = 'best'", "last, inner"]),
+    ({"train": {"views": 4}}, ["[train] views = 4", "clean, augmented"]),
     ({"train": {"batch_size": 0}}, ["[train] batch_size = 0", "at least 1"]),
     ({"train": {"dropout": 1.0}}, ["[train] dropout = 1.0", "not including, 1"]),
     ({"train": {"learning_rate": 1}}, ["key in [train] 'learning_rate'", "lr"]),

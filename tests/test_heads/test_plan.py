@@ -10,6 +10,7 @@ import pytest
 from featurestore.errors import DataError, UnknownNameError
 from featurestore.items import ITEM_SCHEMA, add_items, list_items
 from featurestore.store import open_store
+from heads.methods import METHODS
 from heads.plan import make_plan
 from heads.spec import RunSpec
 
@@ -18,8 +19,10 @@ from .stores import add_cohort, add_tokens, make_store, toy_grid
 SPEC = RunSpec(
     cohort="toy",
     cohort_key="c",
+    task="binary",
     classes=("a", "b"),
     method="image",
+    head="attention",
     features=("tiny@1",),
     content=("x",),
     split_key="s",
@@ -34,9 +37,15 @@ SPEC = RunSpec(
 )
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return make_store(tmp_path_factory.mktemp("made") / "store")
+
+
 @pytest.fixture
-def store(tmp_path):
-    return make_store(tmp_path / "store")
+def store(made, tmp_path):
+    shutil.copytree(made.root, tmp_path / "store")
+    return open_store(tmp_path / "store")
 
 
 def ids(plan) -> list[str]:
@@ -46,7 +55,7 @@ def ids(plan) -> list[str]:
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(RunSpec)])
 def test_every_what_changes_the_run_id(field):
     value = getattr(SPEC, field)
-    other = {str: "other", int: 99, float: 0.75, tuple: ("other",)}[type(value)]
+    other = {str: "other", int: 99, float: 0.75, tuple: ("other",), type(None): 0.5}[type(value)]
     assert dataclasses.replace(SPEC, **{field: other}).run_id != SPEC.run_id
 
 
@@ -64,7 +73,7 @@ def test_no_how_changes_the_run_ids(store, tmp_path):
 
 def test_a_run_id_is_stable_across_versions():
     # If this fails, runs of every store would be trained again: bump NUMERICS_VERSION instead, or say so in CHANGELOG.
-    assert SPEC.run_id == "9b5e172955569422"
+    assert SPEC.run_id == "1878c1de695a4888"
 
 
 def test_every_combination_that_makes_sense_is_one_run(store):
@@ -75,6 +84,114 @@ def test_every_combination_that_makes_sense_is_one_run(store):
     assert len(set(ids(plan))) == len(plan.runs) == 2 * 2 * 2 * 2
     by_method = {run.spec.method: set(run.features) for run in plan.runs}
     assert by_method == {"image": {"image"}, "text": {"text"}}
+
+
+def planned(store, **changes):
+    return make_plan(store, toy_grid(**changes))
+
+
+def test_a_student_names_its_teacher_which_is_planned_once_for_every_lambda_and_tau(store):
+    options = {"imitation": [0.5, 0.75], "temperature": [0.25, 1.0, 2.5]}
+    plan = planned(store, method=["distill", "feature-distill"], **options)
+    by_method = {name: [run for run in plan.runs if run.spec.method == name] for name in METHODS}
+    assert {name: len(runs) for name, runs in by_method.items() if runs} == {
+        "teacher": 2 * 2,
+        "distill": 2 * 2 * 2 * 3,
+        "feature-distill": 2 * 2 * 2,
+    }
+    teachers = {run.spec.run_id: run for run in by_method["teacher"]}
+    assert plan.needed == set(teachers)
+    for run in (*by_method["distill"], *by_method["feature-distill"]):
+        teacher = teachers[run.spec.teacher_run]
+        assert run.teacher is teacher
+        same = ("cohort", "seed", "fraction", "split_key", "head", "epochs", "lr", "n_train")
+        assert all(getattr(run.spec, name) == getattr(teacher.spec, name) for name in same)
+        assert plan.runs.index(teacher) < plan.runs.index(run)
+    assert "of these 4 are marked *" in "\n".join(plan.lines())
+
+
+def test_a_teacher_that_the_grid_lists_is_the_same_run(store):
+    listed = planned(store, method=["distill", "teacher"])
+    assert listed.needed == set()
+    assert set(ids(listed)) == set(ids(planned(store, method="distill")))
+    alone = planned(store, method="teacher")
+    assert set(ids(alone)) < set(ids(listed))
+
+
+def test_what_changes_the_teacher_changes_the_student(store):
+    students = {
+        change: {run.spec.run_id for run in planned(store, **{"method": "distill", **dict([change])}).runs}
+        for change in [("teacher_epoch", "best"), ("teacher_epoch", "last"), ("lr", 1e-3), ("epochs", 4)]
+    }
+    first, last, *others = students.values()
+    assert len(first & last) == 4  # the teachers are the same runs, the students are not
+    assert all(not first & other for other in others)
+
+
+def test_only_what_a_method_uses_is_in_its_id(store):
+    plans = [planned(store, method=["image", "tram"], **c) for c in ({}, {"imitation": 0.5, "temperature": 9.0})]
+    assert ids(plans[0]) == ids(plans[1])
+    means = [planned(store, head=["mean", "ridge"], precision=p, dropout=d) for p, d in (("fp32", 0.2), ("bf16", 0.5))]
+    assert ids(means[0]) == ids(means[1])
+    assert not set(ids(planned(store, precision="bf16"))) & set(ids(planned(store, precision="fp32")))
+
+
+def test_heads_have_learning_rates_of_their_own(store):
+    plan = planned(store, head=["attention", "multihead", "query", "mean", "ridge", "logistic"])
+    rates = {(run.spec.head, run.spec.lr, run.spec.epochs) for run in plan.runs}
+    assert rates == {
+        *((head, 1e-4, 3) for head in ("attention", "multihead", "query")),
+        ("mean", 1e-3, 3),
+        ("ridge", None, 1),
+        ("logistic", None, 1),
+    }
+    assert {run.spec.lr for run in planned(store, head=["attention", "mean"], lr=0.5).runs} == {0.5}
+
+
+def test_the_long_control_trains_as_long_as_teacher_and_student(store):
+    plan = planned(store, method=["image-long", "distill"])
+    epochs = {run.spec.method: run.spec.epochs for run in plan.runs}
+    assert epochs["image-long"] == epochs["teacher"] + epochs["distill"]
+
+
+def test_class_tokens_are_asked_of_sets_that_have_them(store):
+    with pytest.raises(DataError, match=r"head 'cls' reads class tokens, and feature set tiny@\w+ has none.*head mean"):
+        planned(store, head="cls", method="image")
+
+
+def test_augmented_views_are_asked_of_sets_that_have_them(store):
+    with pytest.raises(DataError, match=r"views = \"augmented\": feature set tiny@\w+ has the clean view alone"):
+        planned(store, views="augmented")
+    assert {run.spec.views for run in planned(store, views="augmented", method="text").runs} == {0}
+
+
+def test_an_inner_part_is_set_aside_from_the_subset(store):
+    for run in planned(store, select="inner", fraction=[0.5, 1.0]).runs:
+        subset = run.split.subset(run.spec.fraction)
+        names = run.rows.samples["sample"]
+        train, inner = (set(names.gather(part)) for part in (run.parts.train, run.parts.inner))
+        assert train | inner == set(subset)
+        assert not train & inner
+        assert (run.spec.n_train, run.spec.n_inner) == (len(train), len(inner))
+        subject = dict(run.rows.samples.select("sample", "subject").iter_rows())
+        assert not {subject[s] for s in train} & {subject[s] for s in inner}
+
+
+def test_an_inner_part_without_a_class_is_refused(store):
+    with pytest.raises(DataError, match=r"cohort toy, split seed 0: fraction 0.1: none of its 5 .* validation part"):
+        planned(store, select="inner", fraction=0.1)
+    with pytest.raises(DataError, match=r"fraction 0.15: none of the \d+ samples of the .* part is of class.*Use"):
+        planned(store, select="inner", fraction=0.15, seed=5)
+
+
+def test_learning_rates_are_tried_before_the_grid_is_known(store):
+    plan = planned(store, select="inner", lr=[1e-3, 1e-2], method=["image", "distill"], fraction=1.0)
+    assert {run.spec.stage for run in plan.runs} == {"tuning"}
+    assert {run.spec.seed for run in plan.runs} == {1_000_000}
+    tried = sorted((run.spec.method, run.spec.lr) for run in plan.runs)
+    assert tried == [("image", 1e-3), ("image", 1e-2), ("teacher", 1e-3), ("teacher", 1e-2)]
+    assert plan.waiting == 2 * 2
+    assert "4 more runs follow when their learning rates are chosen" in plan.lines()[-1]
 
 
 def test_image_runs_are_not_repeated_for_each_text_encoder(store):

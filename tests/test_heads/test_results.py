@@ -89,6 +89,38 @@ def test_results_are_of_the_last_epoch_and_the_best_is_flagged(binary):
     assert results["best_is_selected_on_test"].all()
 
 
+def test_where_an_inner_part_chose_results_are_of_its_epoch(tmp_path):
+    store = make_store(tmp_path / "store")
+    keys = {"cohort": "toy", "backbone": "tiny", "method": "image", "precision": "fp32"}
+    train_grid(store, Grid(**keys, fraction=1.0, seed=4, epochs=6, lr=0.05, batch_size=8, select="inner"))
+    catalog = open_catalog(store)
+    for row in catalog.query("SELECT * FROM results").iter_rows(named=True):
+        epochs = catalog.query("SELECT * FROM epochs WHERE run = ? ORDER BY epoch", [row["run"]])
+        inner = epochs["inner_auroc"].to_numpy()
+        assert row["selected_by"] == "inner"
+        assert row["chosen_epoch"] == inner.argmax() + 1
+        assert row["inner_auroc"] == inner.max()
+        assert row["auroc"] == epochs["auroc"][row["chosen_epoch"] - 1]
+        assert row["auroc_best"] == epochs["auroc"].max()
+    counts = catalog.query(
+        "SELECT count(p_inner) = count(*) AS all_there, count(DISTINCT chosen_epoch) > 1 AS differ "
+        "FROM predictions JOIN results USING (run)"
+    )
+    assert counts.rows() == [(True, True)]
+
+
+def test_without_an_inner_part_nothing_is_said_of_one(binary):
+    rows = open_catalog(binary).query("SELECT DISTINCT selected_by, chosen_epoch, n_inner, inner_auroc FROM results")
+    assert rows.rows() == [("last", 3, 0, None)]
+    assert open_catalog(binary).query("SELECT count(p_inner) AS n FROM predictions")["n"][0] == 0
+
+
+def test_tuning_runs_are_no_results(empty):
+    put_run(empty, auroc=0.6)
+    put_run(empty, auroc=0.9, stage="tuning")
+    assert open_catalog_of(empty).query("SELECT auroc FROM results")["auroc"].to_list() == [0.6]
+
+
 def test_an_image_run_names_no_text_encoder_and_the_other_way_round(binary):
     rows = open_catalog(binary).query("SELECT DISTINCT method, backbone, text_encoder FROM results ORDER BY method")
     assert rows.rows() == [("image", "tiny", None), ("text", None, "tiny-text")]
@@ -102,7 +134,8 @@ def test_a_run_can_be_traced(binary):
     assert row["image_weights_sha256"] == "ab" * 32
     assert row["image_features"].startswith("tiny@")
     unknown = {name for name, value in row.items() if value is None} - {"radfs", "git_commit"}
-    assert unknown == {"text_encoder", "text_features", "text_weights_sha256"}
+    of_students = {"imitation", "temperature", "teacher_run", "teacher_epoch", "teacher_setting"}
+    assert unknown == {"text_encoder", "text_features", "text_weights_sha256", "inner_auroc", *of_students}
     assert row["python"] == ".".join(map(str, sys.version_info[:3]))
     assert row["torch"].startswith("2.")
     assert row["device"] == "cpu"
@@ -146,6 +179,7 @@ def put_run(store: Store, *, auroc: float, predictions=(), **changes) -> None:
     text = {name: "x" for name, dtype in schema.polars_schema(schema.RUNS).items() if dtype == pl.String}
     row = {**text, "run": run, "classes": ["a", "b"], "split_seed": changes.get("seed", 0), "seed": 0}
     row |= {"fraction": 1.0, "epochs": 1, "best_epoch": 1, "n_train": 10, "n_test": 4, "lr": 1e-4, "dropout": 0.2}
+    row |= {"stage": "study", "selected_by": "last", "chosen_epoch": 1, "serves": ["image"]}
     frames = {
         schema.RUNS: [{**row, **changes}],
         schema.EPOCHS: [{"run": run, "epoch": 1, **dict.fromkeys(schema.METRICS, auroc)}],
@@ -194,6 +228,14 @@ def test_the_summary_has_means_and_t_intervals_over_seeds(empty):
         {"epochs": 1, "lr": 1e-3},
         {"dropout": 0.0},
         {"numerics": 2},
+        {"head": "mean"},
+        {"views": 4},
+        {"imitation": 0.5},
+        {"temperature": 1.0},
+        {"teacher_epoch": None},
+        {"teacher_setting": "y"},
+        {"precision": "bf16"},
+        {"selected_by": "inner"},
     ],
     ids=str,
 )

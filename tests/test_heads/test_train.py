@@ -9,20 +9,25 @@ from functools import partial
 import numpy as np
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
 from featurestore.errors import DamageError, DataError
 from featurestore.store import Store, open_store
-from heads import train
+from heads import groups, tables, train
 from heads.catalog import open_catalog
+from heads.engine import Failure, TokenTable
 from heads.finished import FinishedRuns
+from heads.jobs import head_config
+from heads.kept import kept_runs
 from heads.plan import make_plan
+from heads.tables import Tables
 from heads.train import Progress, train_grid
 
 from . import stores
 from .recipes import recipe
 from .stores import make_store
 
-toy_grid = partial(stores.toy_grid, fraction=[0.3, 1.0], seed=3, epochs=4, lr=0.02)
+toy_grid = partial(stores.toy_grid, fraction=[0.3, 1.0], seed=3, epochs=4, lr=0.02, batch_size=8)
 
 
 NUMBERS = """
@@ -34,6 +39,11 @@ FROM results r JOIN epochs e USING (run) JOIN predictions p USING (run) ORDER BY
 def numbers(store: Store) -> pl.DataFrame:
     """All that training computed, without times."""
     return open_catalog(store).query(NUMBERS)
+
+
+def assert_same_numbers(store: Store, other: Store) -> None:
+    """Equal but for the rounding of other fleets."""
+    assert_frame_equal(numbers(store), numbers(other), rel_tol=1e-4, abs_tol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -87,16 +97,16 @@ def test_a_larger_grid_trains_only_what_is_new(whole, tmp_path):
     assert (report.already, report.trained) == (4, 8)
     assert [p.finished for p in told] == list(range(1, 9))
     assert {p.outcome for p in told} == {"trained"}
-    assert numbers(store).equals(numbers(whole))
+    assert_same_numbers(store, whole)
 
 
 def test_tokens_are_loaded_once_for_all_runs_that_read_them(tmp_path, monkeypatch):
     store = make_store(tmp_path / "store")
     loaded = []
-    load = train._load_tokens
-    monkeypatch.setattr(train, "_load_tokens", lambda store, run: loaded.append(run.spec.features) or load(store, run))
-    train_grid(store, toy_grid())
-    assert len(loaded) == len(set(loaded)) == 2
+    load = Tables._load
+    monkeypatch.setattr(Tables, "_load", lambda self, rows, key: loaded.append(key) or load(self, rows, key))
+    train_grid(store, toy_grid(method=["image", "text", "distill", "teacher", "tram"], head=["attention", "mean"]))
+    assert sorted(key.feature_set.partition("@")[0] for key in loaded) == ["tiny", "tiny-text"]
 
 
 def _train_and_die(store: Store, after: int) -> None:
@@ -124,7 +134,7 @@ def test_a_kill_loses_little_and_the_next_call_ends_with_the_numbers_of_an_unint
     assert len(FinishedRuns(store).refresh()) == 6
     report = train_grid(store, toy_grid())
     assert (report.already, report.trained) == (6, 6)
-    assert numbers(store).equals(numbers(whole))
+    assert_same_numbers(store, whole)
 
 
 def _train(store: Store) -> None:
@@ -142,7 +152,7 @@ def test_two_processes_with_one_grid_leave_every_run_once(whole, tmp_path, monke
     process.join()
     assert process.exitcode == 0
     open_catalog(store).fold()
-    assert numbers(store).equals(numbers(whole))
+    assert_same_numbers(store, whole)
 
 
 def test_runs_that_stand_in_two_parts_count_once(tmp_path, monkeypatch):
@@ -154,7 +164,7 @@ def test_runs_that_stand_in_two_parts_count_once(tmp_path, monkeypatch):
     monkeypatch.setattr(train, "PART_RUNS", 4)
     train_grid(store, grid)
     assert len(list(store.results.glob("*/runs.parquet"))) == 3
-    assert numbers(store).equals(before)
+    assert_frame_equal(numbers(store), before, rel_tol=1e-4, abs_tol=1e-5)
 
 
 def test_what_another_process_finished_meanwhile_is_not_trained_again(tmp_path, monkeypatch):
@@ -162,32 +172,61 @@ def test_what_another_process_finished_meanwhile_is_not_trained_again(tmp_path, 
     grid = toy_grid(method="image")
     plan = make_plan(store, grid)
     train_grid(store, grid)
-    monkeypatch.setattr(train, "make_plan", lambda store, grid: plan)
+    monkeypatch.setattr(train, "make_plan", lambda *args, **options: plan)
     report = train_grid(store, grid)
     assert (report.already, report.trained, report.elsewhere) == (0, 0, 6)
     assert "6 trained by another process" in report.lines()[0]
 
 
+def fail_where(monkeypatch, condition) -> None:
+    """Let the engine give no result for jobs of this kind."""
+    real = groups.train_heads
+
+    def train_heads(data, jobs):
+        for number, outcome in real(data, jobs):
+            bad = condition(jobs[number])
+            yield number, Failure("the training loss is nan in epoch 2: it diverged") if bad else outcome
+
+    monkeypatch.setattr(groups, "train_heads", train_heads)
+
+
 def test_a_run_that_diverges_is_reported_and_the_others_go_on(tmp_path, monkeypatch):
     store = make_store(tmp_path / "store")
-    real = train.train_head
-
-    def diverge(data, job):
-        if len(job.train) > 30:
-            raise FloatingPointError("the training loss is nan in epoch 2")
-        return real(data, job)
-
-    monkeypatch.setattr(train, "train_head", diverge)
+    fail_where(monkeypatch, lambda job: len(job.train) > 30)
     told: list[Progress] = []
     report = train_grid(store, toy_grid(), on_progress=told.append)
     assert (report.trained, len(report.failed)) == (6, 6)
     assert [p.outcome for p in told].count("failed") == 6
     assert open_catalog(store).query("SELECT DISTINCT fraction FROM results")["fraction"].to_list() == [0.3]
-    run, _ = report.failed[0]
-    assert report.lines()[1] == f"failed: {run.label} ({run.spec.run_id}): the training loss is nan in epoch 2"
+    run, _ = next((run, reason) for run, reason in report.failed if run.spec.method == "image" and run.spec.seed == 0)
+    line = f"failed: {run.label} ({run.spec.run_id}): the training loss is nan in epoch 2: it diverged"
+    assert line in report.lines()
     assert run.label == "toy image tiny fraction 1 seed 0"
     monkeypatch.undo()
     assert train_grid(store, toy_grid()).trained == 6
+
+
+def test_a_job_that_the_engine_refuses_fails_alone(tmp_path, monkeypatch):
+    store = make_store(tmp_path / "store")
+    real = groups.check_job
+
+    def check(data, job):
+        if job.config.reads == ("image",) and len(job.train) > 30:
+            raise ValueError("a label of train lies outside 0..1")
+        real(data, job)
+
+    monkeypatch.setattr(groups, "check_job", check)
+    report = train_grid(store, toy_grid(seed=1))
+    assert (report.trained, [reason for _, reason in report.failed]) == (3, ["a label of train lies outside 0..1"])
+
+
+def test_students_of_a_teacher_that_failed_say_so(tmp_path, monkeypatch):
+    store = make_store(tmp_path / "store")
+    fail_where(monkeypatch, lambda job: job.config.reads == ("image", "text") and len(job.train) > 30)
+    report = train_grid(store, toy_grid(method=["distill", "image"], seed=1))
+    assert report.trained == 4
+    (teacher, student) = report.failed
+    assert student[1].startswith(f"its teacher {teacher[0].spec.run_id} failed: the training loss is nan")
 
 
 def test_an_interrupt_keeps_what_was_trained(tmp_path):
@@ -202,16 +241,107 @@ def test_an_interrupt_keeps_what_was_trained(tmp_path):
     assert open_catalog(store).query("SELECT count(*) AS n FROM runs")["n"][0] == 3
 
 
-def test_image_and_text_of_a_seed_see_the_same_batches(whole, monkeypatch):
-    configs = {}
-    real = train._config
-    monkeypatch.setattr(train, "_config", lambda run: configs.setdefault((run.spec.method, run.spec.seed), real(run)))
-    plan = make_plan(whole, toy_grid())
-    for run in plan.runs:
-        train._config(run)
+def test_image_and_text_of_a_seed_see_the_same_batches(whole):
+    configs = {(run.spec.method, run.spec.seed): head_config(run.spec) for run in make_plan(whole, toy_grid()).runs}
     for seed in range(3):
         assert configs["image", seed].batch_seed == configs["text", seed].batch_seed
     assert len({configs["image", seed].batch_seed for seed in range(3)}) == 3
+
+
+def test_a_student_added_later_is_taught_by_the_teacher_that_is_there(tmp_path):
+    both, later = make_store(tmp_path / "both"), make_store(tmp_path / "later")
+    grid = toy_grid(method=["teacher", "distill"])
+    train_grid(both, grid)
+    assert train_grid(later, toy_grid(method="teacher")).again == 0
+    plan = make_plan(later, grid)
+    assert (len(plan.todo), len(plan.again)) == (6, 6)
+    assert "6 teachers are done; their lessons are made again" in plan.lines()[-1]
+    report = train_grid(later, grid)
+    assert (report.already, report.trained, report.again) == (6, 6, 6)
+    assert "6 runs, done before, were trained again" in report.lines()[1]
+    assert_same_numbers(later, both)
+
+
+def test_heads_of_runs_that_are_done_are_kept_later(whole, tmp_path):
+    store = make_store(tmp_path / "store")
+    grid = toy_grid(method=["image", "distill"], head=["attention", "ridge"], seed=1)
+    train_grid(store, grid)
+    before = numbers(store)
+    report = train_grid(store, grid, keep_heads=True)
+    assert (report.trained, report.again, report.failed) == (0, 6, [])
+    assert len(kept_runs(store)) == 6
+    assert numbers(store).equals(before)
+    report = train_grid(store, grid, keep_heads=True)
+    assert (report.trained, report.again) == (0, 0)
+
+
+def test_a_kept_teacher_is_not_trained_again(tmp_path):
+    both, later = make_store(tmp_path / "both"), make_store(tmp_path / "later")
+    grid = toy_grid(method=["teacher", "distill", "feature-distill"])
+    train_grid(both, grid)
+    train_grid(later, toy_grid(method="teacher"), keep_heads=True)
+    report = train_grid(later, grid)
+    assert (report.trained, report.again) == (12, 0)
+    assert_same_numbers(later, both)
+
+
+@pytest.mark.parametrize("objective", ["distill", "feature-distill"])
+def test_lessons_speak_of_training_samples_alone(tmp_path, monkeypatch, objective):
+    store = make_store(tmp_path / "store")
+    asked, jobs = [], []
+    teach, train_heads = groups.teach, groups.train_heads
+    monkeypatch.setattr(
+        groups, "teach", lambda s, c, d, train, rows: asked.append(train) or teach(s, c, d, train, rows)
+    )
+    monkeypatch.setattr(groups, "train_heads", lambda d, new: jobs.extend(new) or train_heads(d, new))
+    train_grid(store, toy_grid(method=objective, select="inner", seed=1, fraction=1.0))
+    (teacher, student), (train,) = jobs, asked
+    assert np.array_equal(train, student.train)
+    assert student.lesson.logits.shape == (1, len(student.train), 2)
+    assert (student.lesson.features is not None) == (objective == "feature-distill")
+    for job in (teacher, student):
+        assert not set(job.train) & (set(job.test) | set(job.inner))
+    assert np.array_equal(teacher.train, student.train)
+
+
+def test_a_learning_rate_is_chosen_on_the_inner_part_and_its_trials_are_no_results(tmp_path):
+    store = make_store(tmp_path / "store")
+    grid = toy_grid(method=["image", "distill"], lr=[1e-6, 0.02], select="inner", fraction=1.0)
+    report = train_grid(store, grid)
+    assert (report.planned, report.trained, report.failed, report.unplanned) == (2 * 3 + 3 * 3, 15, [], 0)
+    catalog = open_catalog(store)
+    tried = catalog.query("SELECT method, lr, inner_auroc FROM runs WHERE stage = 'tuning' ORDER BY method, lr")
+    best = tried.sort("inner_auroc", "lr", descending=[False, True]).group_by("method", maintain_order=True).last()
+    used = catalog.query("SELECT DISTINCT method, lr FROM results ORDER BY method")
+    assert used.rows() == sorted(best.select("method", "lr").rows())
+    assert catalog.query("SELECT DISTINCT seed FROM results ORDER BY seed")["seed"].to_list() == [0, 1, 2]
+    assert train_grid(store, grid).already == 15
+
+
+def test_a_learning_rate_that_diverges_is_not_chosen(tmp_path, monkeypatch):
+    store = make_store(tmp_path / "store")
+    grid = toy_grid(method="image", lr=[1e-6, 0.02], select="inner", fraction=1.0, seed=1)
+    fail_where(monkeypatch, lambda job: job.config.lr == 0.02)
+    report = train_grid(store, grid)
+    assert (report.trained, len(report.failed)) == (2, 1)
+    assert open_catalog(store).query("SELECT lr FROM results")["lr"].to_list() == [1e-6]
+    fail_where(monkeypatch, lambda job: True)
+    report = train_grid(make_store(tmp_path / "second"), grid)
+    assert (report.trained, len(report.failed), report.unplanned) == (0, 2, 1)
+    assert "1 not planned, for none of their learning rates works" in report.lines()[0]
+
+
+def test_tokens_beyond_memory_lie_in_a_mapped_file_and_give_the_same_numbers(whole, tmp_path, monkeypatch):
+    store = make_store(tmp_path / "store")
+    made = []
+    monkeypatch.setattr(tables.memory, "available_bytes", lambda: 1000)
+    dense = TokenTable.dense
+    monkeypatch.setattr(TokenTable, "dense", lambda *views, **how: made.append((views, how)) or dense(*views, **how))
+    train_grid(store, toy_grid())
+    ((views, how),) = made
+    assert isinstance(views[0], np.memmap)
+    assert not how["resident"]
+    assert_same_numbers(store, whole)
 
 
 def test_three_classes_train(tmp_path):

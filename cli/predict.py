@@ -1,0 +1,55 @@
+"""`radfs predict`: what a kept head says about images."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import DEFAULT_STORE, CsvOption, JsonOption, StoreOption, WeightsOption
+
+_SHOWN = 10
+
+
+def predict(
+    run: Annotated[str, typer.Option("--run", help="A run of `radfs train --keep-heads` that reads images alone.")],
+    *,
+    images: Annotated[Path | None, typer.Option("--images", help="A folder of image files.")] = None,
+    cohort: Annotated[str | None, typer.Option("--cohort", help="A cohort, from its tokens in the store.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Write CSV to this file in place of printing.")] = None,
+    csv: CsvOption = False,
+    as_json: JsonOption = False,
+    weights: WeightsOption = None,
+    device: Annotated[str, typer.Option(help="Of the encoder: auto, cpu or cuda.")] = "auto",
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Apply a trained head to images that it has never seen: files, or a cohort of the store. Not for clinical use.
+
+    Example: `radfs predict --run 0123456789abcdef --images folder --out predictions.csv`
+    """
+    from featurestore.errors import DataError
+    from featurestore.store import open_store
+
+    from .output import print_frame
+
+    if (images is None) == (cohort is None):
+        raise DataError("name either a folder with --images or a cohort with --cohort.")
+    if out is not None and not out.absolute().parent.is_dir():
+        raise DataError(f"cannot write {out}: there is no folder {out.absolute().parent}.")
+    opened = open_store(store)
+
+    from heads.predict import predict_cohort, predict_files  # loads torch
+
+    if images is not None:
+        found = predict_files(opened, run, images, weights=weights, device=device)
+    else:
+        found = predict_cohort(opened, run, str(cohort))
+    failed = found.filter(found["failure"].is_not_null())
+    if out is None:
+        print_frame(found, csv=csv, as_json=as_json)
+    else:
+        found.write_csv(out)
+        typer.echo(f"{len(found) - len(failed)} predictions -> {out}")
+    if len(failed):
+        typer.echo(f"{len(failed)} failed:", err=True)
+        for name, *_, reason in failed.head(_SHOWN).iter_rows():
+            typer.echo(f"  {name}: {reason}", err=True)
