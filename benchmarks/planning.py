@@ -2,8 +2,8 @@
 
     python benchmarks/planning.py --runs 10000
 
-A toy store (80 samples), one head; the engine is replaced by one that returns made-up results of five epochs at once. The
-table has one row a size, so that growth that is not linear shows.
+A toy store (80 samples), one head; the engine is replaced by one that returns made-up results of five epochs at once.
+One row a size, so that growth that is not linear shows.
 """
 
 import argparse
@@ -25,7 +25,7 @@ EPOCHS = 5
 METHODS = ("image", "text", "distill", "teacher", "tram")
 
 
-def made_up(data, jobs):  # noqa: ANN001, ANN201
+def made_up(data, jobs):
     """Results without training."""
     rng = np.random.default_rng(0)
     state = {"x": np.zeros(1, np.float32)}
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=10_000)
     most = parser.parse_args().runs
     groups.train_heads = made_up
-    groups.GroupTrainer._teach = lambda self, run, state, students, data: groups.Lesson(  # noqa: SLF001
+    groups.GroupTrainer._teach = lambda self, run, state, students, data: groups.Lesson(
         np.zeros((1, run.spec.n_train, 2), np.float32)
     )
     print("| runs | plan | plan, all done | train, write, fold | all, a run |\n|---|---|---|---|---|")

@@ -1,7 +1,7 @@
 """One head as a scikit-learn classifier, for everyday use on tokens in memory: no store, no grid.
 
-    from heads import HeadClassifier
-    cross_validate(HeadClassifier(epochs=50), tokens, labels, scoring="roc_auc")
+from heads import HeadClassifier
+cross_validate(HeadClassifier(epochs=50), tokens, labels, scoring="roc_auc")
 """
 
 from collections.abc import Sequence

@@ -152,8 +152,6 @@ def test_class_frequencies_are_those_of_the_training_samples():
     logits = frequency_logits(np.array([0, 0, 0, 1]), 2)
     assert logits.shape == (1, 4, 2)
     np.testing.assert_allclose(np.exp(logits[0]), [[0.75, 0.25]] * 4, rtol=1e-6)
-    findings = np.array(
-        [[1, 0], [0, 0], [-1, 0], [1, 0]]
-    )  # two of three known, none of four
+    findings = np.array([[1, 0], [0, 0], [-1, 0], [1, 0]])  # two of three known, none of four
     shares = 1 / (1 + np.exp(-frequency_logits(findings, 2)[0, 0]))
     np.testing.assert_allclose(shares, [2 / 3, 1 / 8], rtol=1e-6)
