@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from heads.train import Progress
 
 
+_QUIET_S = 1.0
+
+
 @contextmanager
 def training_table(*, measure: bool, device: str) -> "Iterator[Callable[[Progress], None]]":
     """A table on stderr; yields what takes progress. With `measure`, matrix products are timed for a second first."""
@@ -52,6 +55,8 @@ class _Speed:
         """As it is now."""
         from rich.table import Table
 
+        if self.latest is None and time.monotonic() - self.started < _QUIET_S:
+            return ""  # it may be that nothing is to do
         table = Table(box=None, pad_edge=False, header_style="bold")
         cells = self._cells()
         for name in cells:

@@ -22,9 +22,11 @@ def plan_lines(plan: "Plan") -> list[str]:
             f"  of these {len(plan.needed)} are marked *: not listed, but students of the grid need their teachers"
         )
     if plan.again:
-        lines.append(f"  {len(plan.again)} teachers are done; their lessons are made again for students to do")
+        lines.append(f"  {len(plan.again)} teachers are done; their lessons are made again for students that are not")
     if plan.waiting:
-        lines.append(f"  {plan.waiting} more runs follow when their learning rates are chosen (rows with stage tuning)")
+        lines.append(
+            f"  {plan.waiting} runs of the grid, and trials of students, follow when the rows (tuning) are done"
+        )
     return lines + [f"  no learning rate works for {setting}" for setting in plan.untunable]
 
 

@@ -191,7 +191,7 @@ def test_learning_rates_are_tried_before_the_grid_is_known(store):
     tried = sorted((run.spec.method, run.spec.lr) for run in plan.runs)
     assert tried == [("image", 1e-3), ("image", 1e-2), ("teacher", 1e-3), ("teacher", 1e-2)]
     assert plan.waiting == 2 * 2
-    assert "4 more runs follow when their learning rates are chosen" in plan.lines()[-1]
+    assert "4 runs of the grid, and trials of students, follow when the rows (tuning) are done" in plan.lines()[-1]
 
 
 def test_image_runs_are_not_repeated_for_each_text_encoder(store):
