@@ -108,7 +108,7 @@ def predict_cohort(store: Store, run_id: str, cohort_name: str, *, batch_size: i
     probabilities = np.full((samples.height, len(kept.spec.classes)), np.nan, np.float32)
     for places in _chunks(np.flatnonzero(has), batch_size):
         probabilities[places] = _apply(kept, _tokens(features, samples["image"].gather(places).to_list(), kept))
-    missing = f"no tokens in {feature_set.name}: {feature_set.made_by} --cohort {cohort_name}"
+    missing = f"no tokens in {feature_set.name}. {feature_set.how_to_fill(cohort_name)}"
     failures = [None if there else missing for there in has]
     return _frame(kept, "sample", samples["sample"].to_list(), probabilities, failures)
 
