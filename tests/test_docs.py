@@ -52,7 +52,8 @@ def test_the_walk_through_runs_as_written(tmp_path):
     script = "set -euo pipefail\n" + "\n".join(fenced("bash"))
     done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "20 runs: 0 done before, 20 trained, 0 failed" in done.stdout
+    assert "40 runs: 0 done before, 40 trained, 0 failed" in done.stdout
+    assert "predictions -> predictions.csv" in done.stdout
     assert "auroc_ci_high" in done.stdout
 
 
