@@ -1,6 +1,6 @@
 """Planning, bookkeeping and writing of a grid of thousands of tiny runs, a run: everything but the training of heads.
 
-    python benchmarks/planning.py --runs 10000
+    python -m benchmarks.planning --runs 10000
 
 A toy store (80 samples), one head; the engine is replaced by one that returns made-up results of five epochs at once.
 One row a size, so that growth that is not linear shows.
