@@ -25,8 +25,14 @@ def fetch(
     Example: `radfs weights fetch rad-dino`
     """
     from featurestore.encoders import get_spec
-    from featurestore.encoders.hub import fetch_weights
+    from featurestore.encoders.foreign import is_foreign
+    from featurestore.encoders.hub import fetch_foreign, fetch_weights
 
+    if is_foreign(name):
+        found, path = fetch_foreign(name)
+        typer.echo(f"{name}: {found.describe()}")
+        typer.echo(f"licence: {found.licence}. Its files lie in {path}")
+        return
     spec = get_spec(name)
     typer.echo(f"licence: {spec.licence}")
     if spec.terms:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..errors import DataError
 from .checkpoint import read_checkpoint
+from .foreign import HUB_FILES, foreign_spec
 from .loading import check_file, looks_like
 from .sources import HubWeights, PageWeights
 from .spec import EncoderSpec
@@ -48,6 +49,33 @@ def fetch_weights(spec: EncoderSpec, *, sha256: str | None = None) -> tuple[Weig
     paths = tuple(_download(source, name, spec.name) for name in source.files)
     commit = re.search(r"/snapshots/([0-9a-f]{40})/", paths[0].as_posix())
     return _note(spec, paths, f"hub {source.repo}@{commit[1] if commit else source.revision}", sha256)
+
+
+def fetch_foreign(name: str) -> tuple[EncoderSpec, str]:
+    """Fetch a foreign model (timm:NAME, hf:ORG/MODEL[@REVISION], open_clip:NAME@TAG): its spec, and where it lies.
+
+    Its layout is compared when it is built. Errors as `fetch_weights`.
+    """
+    if name.startswith("hf:"):
+        return _fetch_folder(name)
+    spec = foreign_spec(name)
+    if not isinstance(spec.weights, HubWeights):
+        raise DataError(f"the weights of {name} are not on the hub: name a file with --weights.")
+    paths = tuple(_download(spec.weights, file, name) for file in spec.weights.files)
+    digests = tuple(file_sha256(path) for path in paths)
+    write_note(WeightsNote(spec.name, tuple(map(str, paths)), digests, f"hub {spec.weights.repo}"))
+    return spec, str(paths[0])
+
+
+def _fetch_folder(name: str) -> tuple[EncoderSpec, str]:
+    from huggingface_hub import snapshot_download
+
+    repo, _, revision = name.removeprefix("hf:").partition("@")
+    try:
+        folder = snapshot_download(repo, revision=revision or None, allow_patterns=list(HUB_FILES))
+    except Exception as error:  # the hub's client raises many kinds; each says which
+        raise DataError(f"fetching {repo} failed: {error}") from error
+    return foreign_spec(name), folder
 
 
 def _note(spec: EncoderSpec, paths: Sequence[Path], origin: str, sha256: str | None) -> tuple[WeightsNote, list[str]]:

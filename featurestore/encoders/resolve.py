@@ -23,6 +23,11 @@ ENCODERS = {
     "cxr-bert-general": "featurestore.encoders.cxr_bert:SPEC",
     "bio-clinicalbert": "featurestore.encoders.clinical_bert:SPEC",
     "rad-dino-maira-2": "featurestore.encoders.rad_dino:MAIRA_2",
+    "medsiglip": "featurestore.encoders.siglip:MEDSIGLIP",
+    "xray-siglip": "featurestore.encoders.siglip:XRAY_SIGLIP",
+    "dinov3": "featurestore.encoders.dinov3:SPEC",
+    "eva-x": "featurestore.encoders.eva_x:SPEC",
+    "xrv-densenet121": "featurestore.encoders.xrv:SPEC",
     "efficientnet-lite0": "featurestore.encoders.efficientnet_lite0:SPEC",
     "minilm": "featurestore.encoders.minilm:SPEC",
     "tiny": "featurestore.encoders.tiny:SPEC",
@@ -41,6 +46,17 @@ def get_spec(name: str) -> EncoderSpec:
     return load_object(ENCODERS[name])
 
 
+def any_spec(name: str) -> EncoderSpec:
+    """The spec of an encoder of the table or of a foreign one. Errors as `get_spec` and `foreign.foreign_spec`."""
+    if name in ENCODERS or ":" not in name:
+        return get_spec(name)
+    from .foreign import PREFIXES, foreign_spec, is_foreign
+
+    if not is_foreign(name):
+        raise unknown_name("kind of encoder", name.partition(":")[0], PREFIXES)
+    return foreign_spec(name)
+
+
 def resolve(
     name: str,
     *,
@@ -52,7 +68,8 @@ def resolve(
     """The spec of an encoder with the user's choices in it: the one way from words to what is run.
 
     Args:
-        name: as in `ENCODERS`.
+        name: as in `ENCODERS`, or a foreign one: timm:NAME, hf:ORG/MODEL[@REVISION], open_clip:NAME[@TAG],
+            file:FILE.py:FUNCTION.
         weights: a file (or a folder with all files of the encoder) to use in place of the published one.
         variant: a choice for each axis that is not to be at its default, such as {"preprocessing": "authors"}.
         precision: what the network computes in, one of `spec.PRECISIONS`.
@@ -62,7 +79,7 @@ def resolve(
         UnknownNameError: no such encoder, axis, choice, precision or way with long texts.
         DataError: no such file, or an encoder that takes none.
     """
-    spec = with_variant(get_spec(name), variant or {}).computed_in(precision).with_long_text(long_text)
+    spec = with_variant(any_spec(name), variant or {}).computed_in(precision).with_long_text(long_text)
     return spec if weights is None else with_weights(spec, Path(weights))
 
 
