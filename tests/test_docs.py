@@ -95,6 +95,11 @@ def test_the_schema_page_is_what_the_code_says(generate):
     assert (ROOT / "docs" / "schema.md").read_text() == generate.schema_page(), "run `make docs`"
 
 
+def test_the_page_and_the_table_of_encoders_are_what_the_specs_say(generate):
+    assert (ROOT / "docs" / "encoders.md").read_text() == generate.encoders_page(), "run `make docs`"
+    assert generate.with_encoders(README) == README, "run `make docs`"
+
+
 def test_the_page_of_commands_is_what_the_code_says(generate):
     assert (ROOT / "docs" / "cli.md").read_text() == generate.cli_page(), "run `make docs`"
 
