@@ -1,4 +1,4 @@
-"""Write what follows from the code: docs/schema.md, docs/cli.md, docs/encoders.md, README's tables. A test holds them to it.
+"""Write what follows from the code: schema.md, cli.md, encoders.md, README's tables. A test holds them to it.
 
 python docs/generate.py
 """
