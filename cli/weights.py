@@ -72,10 +72,11 @@ def list_() -> None:
 
     from featurestore.encoders import is_available, list_specs
     from featurestore.encoders.sources import SeededWeights
-    from featurestore.encoders.weights import how_to_get, read_note
+    from featurestore.encoders.weights import read_note
 
     from .output import print_frame
 
+    ways = {"hub": "weights fetch", "page": "backbones show", "pypi": "backbones show"}
     rows = []
     for spec in list_specs():
         if isinstance(spec.weights, SeededWeights):
@@ -85,7 +86,7 @@ def list_() -> None:
         row = {
             "name": spec.name,
             "weights": "here" if here else ("gone" if note else "missing"),
-            "from": origin if here or note else how_to_get(spec),
+            "from": origin if here or note else f"radfs {ways[spec.weights.kind]} {spec.name}",
             "sha256": note.sha256[0][:16] if note else "",
         }
         rows.append(row)
