@@ -96,6 +96,7 @@ def add_tokens(
     *,
     weights: str = "ab" * 32,
     imported: bool = False,
+    views: int = 0,
     content: str = "bytes",
     skip: Sequence[str] = (),
     failed: Sequence[str] = (),
@@ -117,7 +118,7 @@ def add_tokens(
         pl.col("item").is_in(list(labels)) & ~pl.col("item").is_in(skip)
     )
     paths = dict(items.select("item", "path").iter_rows())
-    for plan in feature_set.plan(items):
+    for plan in (plan for view in range(views + 1) for plan in feature_set.plan(items, view)):
         writer = ShardWriter(feature_set, plan)
         for position, item in enumerate(plan.items):
             stamp = source_stamp(paths[item])
@@ -125,7 +126,8 @@ def add_tokens(
                 writer.fail(position, "made to fail", stamp=stamp)
             else:
                 of = text_hash(report_of(item)) if modality == "text" else f"{content} of {item}"
-                writer.put(position, _tokens(item, modality, labels[item]), content=of, stamp=stamp)
+                tokens = _tokens(item, modality, labels[item]) + plan.view / 8
+                writer.put(position, tokens, content=of, stamp=stamp)
         writer.commit()
     return feature_set
 

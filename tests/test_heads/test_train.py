@@ -331,6 +331,29 @@ def test_a_learning_rate_that_diverges_is_not_chosen(tmp_path, monkeypatch):
     assert "1 not planned, for none of their learning rates works" in report.lines()[0]
 
 
+def test_training_draws_from_augmented_views_and_teachers_speak_of_each(tmp_path, monkeypatch):
+    store = open_store(tmp_path / "store", create=True)
+    labels = stores.add_cohort(store, "toy")
+    stores.add_tokens(store, "tiny", "image", labels, views=2)
+    stores.add_tokens(store, "tiny-text", "text", labels)
+    seen = []
+    real = groups.train_heads
+    monkeypatch.setattr(
+        groups, "train_heads", lambda data, jobs: seen.extend((data, j) for j in jobs) or real(data, jobs)
+    )
+    grid = toy_grid(method=["image", "distill"], views="augmented", fraction=1.0, seed=1)
+    assert {run.spec.views for run in make_plan(store, grid).runs} == {2}
+    report = train_grid(store, grid)
+    assert (report.trained, report.failed) == (3, [])
+    assert {data.tokens["image"].n_views for data, _ in seen} == {3}
+    (lesson,) = [job.lesson for _, job in seen if job.lesson is not None]
+    assert lesson.logits.shape[0] == 3
+    assert not np.array_equal(lesson.logits[1], lesson.logits[2])
+    train_grid(store, toy_grid(method=["image", "distill"], fraction=1.0, seed=1))
+    views = open_catalog(store).query("SELECT views, count(*) AS n FROM summary GROUP BY views ORDER BY views")
+    assert views.rows() == [(0, 3), (2, 3)]
+
+
 def test_tokens_beyond_memory_lie_in_a_mapped_file_and_give_the_same_numbers(whole, tmp_path, monkeypatch):
     store = make_store(tmp_path / "store")
     made = []
