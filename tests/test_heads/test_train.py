@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import time
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -13,12 +14,13 @@ from polars.testing import assert_frame_equal
 
 from featurestore.errors import DamageError, DataError
 from featurestore.store import Store, open_store
-from heads import groups, tables, train
+from heads import groups, rows, tables, train
 from heads.catalog import open_catalog
 from heads.engine import Failure, TokenTable
 from heads.finished import FinishedRuns
 from heads.jobs import head_config
 from heads.kept import kept_runs
+from heads.methods import METHODS
 from heads.plan import make_plan
 from heads.tables import Tables
 from heads.train import Progress, train_grid
@@ -373,6 +375,26 @@ def test_three_classes_train(tmp_path):
     results = open_catalog(store).query("SELECT auroc, auroc_macro, auprc, auprc_macro, len(classes) AS n FROM results")
     assert results["n"].to_list() == [3] * 6
     assert np.isfinite(results.to_numpy()).all()
+
+
+def test_every_method_trains_on_findings_of_which_some_are_unknown(tmp_path, monkeypatch):
+    store = make_store(tmp_path / "store")
+    cohort = rows.load_cohort(store, "toy")
+    rng = np.random.default_rng(0)
+    known = rng.random((80, 3)) < 0.8
+    findings = np.where(known, rng.integers(0, 2, (80, 3)), -1)
+    findings[:, 0] = cohort.samples["label"]
+    samples = cohort.samples.with_columns(pl.Series("findings", findings.tolist(), dtype=pl.List(pl.Int8)))
+    several = replace(cohort, task="multilabel", classes=("effusion", "edema", "mass"), samples=samples)
+    monkeypatch.setattr(rows, "load_cohort", lambda store, name: several)
+    grid = toy_grid(method=list(METHODS), head=["mean", "ridge", "logistic"], fraction=1.0, seed=1, select="inner")
+    report = train_grid(store, grid)
+    assert (report.trained, report.failed) == (len(METHODS) + 2 * 3, [])
+    catalog = open_catalog(store)
+    assert np.isfinite(catalog.query("SELECT auroc, auroc_macro, auprc FROM results").to_numpy()).all()
+    said = catalog.query("SELECT label, findings, p_last FROM predictions")
+    assert said["label"].null_count() == len(said)
+    assert set(said["p_last"].list.len()) == set(said["findings"].list.len()) == {3}
 
 
 def test_what_cannot_be_planned_starts_nothing(tmp_path):
