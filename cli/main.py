@@ -13,6 +13,7 @@ from . import (
     backbones,
     care,
     cohort,
+    compare,
     demo,
     doctor,
     estimate,
@@ -66,6 +67,8 @@ app.command("extract")(extract.extract)
 app.command("train")(train.train)
 app.command("predict")(predict.predict)
 app.command("query")(query.query)
+app.command("metrics")(compare.metrics)
+app.command("compare")(compare.compare)
 app.command("info")(info.info)
 app.command("estimate")(estimate.estimate)
 app.command("import")(transfer.import_)

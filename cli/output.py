@@ -3,7 +3,7 @@
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -63,20 +63,27 @@ def _plain(value: Any) -> Any:
 
 
 def _print_table(frame: "pl.DataFrame") -> None:
+    numeric = [dtype.is_numeric() for dtype in frame.dtypes]
+    print_lines(frame.columns, [[_cell(value) for value in row] for row in frame.iter_rows()], numeric=numeric)
+    typer.echo(f"({len(frame)} row{'' if len(frame) == 1 else 's'})")
+
+
+def print_lines(
+    headings: Sequence[str], lines: Sequence[Sequence[str]], *, numeric: Sequence[bool] | None = None
+) -> None:
+    """Print cells as a table for people; `numeric` columns to the right."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(header_style="bold", box=None, pad_edge=False)
-    for name, dtype in frame.schema.items():
-        numeric = dtype.is_numeric()
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
-    for row in frame.iter_rows():
-        table.add_row(*[Text(_cell(value)) for value in row])
+    for i, name in enumerate(headings):
+        table.add_column(name, justify="right" if numeric and numeric[i] else "left", overflow="fold")
+    for line in lines:
+        table.add_row(*[Text(cell) for cell in line])
     # Piped to a file, a table keeps its width: a result must not be cut by a terminal that is not there.
     console = Console(soft_wrap=False, width=None if sys.stdout.isatty() else 10_000)
     console.print(table)
-    typer.echo(f"({len(frame)} row{'' if len(frame) == 1 else 's'})")
 
 
 def _cell(value: Any) -> str:

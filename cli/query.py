@@ -1,5 +1,6 @@
 """`radfs query`: one SELECT over the whole store."""
 
+import sys
 from typing import Annotated
 
 import typer
@@ -8,7 +9,10 @@ from .options import DEFAULT_STORE, CsvOption, JsonOption, ParquetOption, StoreO
 
 
 def query(
-    sql: Annotated[str, typer.Argument(help="One SELECT. Tables and columns: docs/schema.md, or `SHOW TABLES`.")],
+    sql: Annotated[
+        str | None,
+        typer.Argument(help="One SELECT; none: a prompt. Tables and columns: docs/schema.md, or `SHOW TABLES`."),
+    ] = None,
     *,
     csv: CsvOption = False,
     as_json: JsonOption = False,
@@ -16,6 +20,8 @@ def query(
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """Ask the store in SQL (DuckDB's dialect). Read-only: it cannot write, or reach other files or the network.
+
+    Without SQL it reads one question from a pipe, or opens a prompt on a terminal.
 
     Example: `radfs query "SELECT method, fraction, auroc_mean FROM summary"`
     """
@@ -26,4 +32,9 @@ def query(
 
     catalog = open_catalog(open_store(store))
     catalog.fold()
-    print_frame(catalog.query(sql), csv=csv, as_json=as_json, parquet=parquet)
+    if sql is None and sys.stdin.isatty():
+        from .prompt import prompt
+
+        prompt(catalog)
+        return
+    print_frame(catalog.query(sql or sys.stdin.read()), csv=csv, as_json=as_json, parquet=parquet)

@@ -25,6 +25,7 @@ def schema_page() -> str:
     import cohorts.schema
     import featurestore.schema
     import heads.schema
+    import heads.views
     from featurestore.catalog import Table
 
     lines = [
@@ -34,7 +35,7 @@ def schema_page() -> str:
         "with the truth files behind it. Reports' texts are never in the catalog.",
         "",
     ]
-    views = [*heads.schema.VIEWS, *featurestore.schema.VIEWS]
+    views = [*heads.schema.VIEWS, *heads.views.VIEWS, *featurestore.schema.VIEWS]
     tables = [*heads.schema.TABLES, *cohorts.schema.TABLES, *featurestore.schema.TABLES]
     for kind, members in (("Views", views), ("Tables", tables)):
         lines += [f"## {kind}", ""]

@@ -5,10 +5,10 @@ from featurestore import schema as featurestore_schema
 from featurestore.catalog import Catalog
 from featurestore.store import Store
 
-from . import schema
+from . import schema, views
 
 TABLES = (*featurestore_schema.TABLES, *cohorts_schema.TABLES, *schema.TABLES)
-VIEWS = (*featurestore_schema.VIEWS, *schema.VIEWS)
+VIEWS = (*featurestore_schema.VIEWS, *schema.VIEWS, *views.VIEWS)
 
 
 def open_catalog(store: Store) -> Catalog:

@@ -38,6 +38,9 @@ from .values import (
     parse_share,
 )
 
+SECTIONS = ("grid", "train", "compare")
+"""The comparisons are read by `family`: they change no run."""
+
 GRID_KEYS = ("cohort", "backbone", "text_encoder", "method", "head", "fraction", "seed", "split_seed")
 TRAIN_KEYS = (
     *("epochs", "lr", "batch_size", "dropout", "imitation", "temperature"),
@@ -251,8 +254,8 @@ def parse_grid(tables: Mapping[str, Any]) -> Grid:
         UnknownNameError: an unknown section, key, method or encoder, with the nearest names.
     """
     for section in tables:
-        if section not in ("grid", "train"):
-            raise unknown_name("section", section, ("grid", "train"))
+        if section not in SECTIONS:
+            raise unknown_name("section", section, SECTIONS)
     grid, train = _section(tables, "grid", GRID_KEYS), _section(tables, "train", TRAIN_KEYS)
     missing = [key for key in REQUIRED_KEYS if key not in grid]
     if missing:

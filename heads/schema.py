@@ -135,7 +135,7 @@ _COPIED = (
     *("epochs", "lr", "batch_size", "dropout", "imitation", "temperature", "teacher_run", "teacher_epoch"),
     *("teacher_setting", "precision", "numerics", "selected_by", "chosen_epoch", "inner_auroc"),
 )
-_SETTING = (
+SETTING = (
     *("cohort", "cohort_key", "common_rows", "content", "classes", "method", "head"),
     *("backbone", "image_features", "views", "text_encoder", "text_features", "fraction"),
     *("epochs", "lr", "batch_size", "dropout", "imitation", "temperature", "teacher_epoch", "teacher_setting"),
@@ -144,7 +144,7 @@ _SETTING = (
 """What runs of one row of `summary` share: all that defines a run but its seed and its split."""
 
 
-def _columns_of_runs(names: tuple[str, ...]) -> tuple[Column, ...]:
+def columns_of_runs(names: tuple[str, ...]) -> tuple[Column, ...]:
     by_name = {column.name: column for column in RUNS.columns}
     return tuple(by_name[name] for name in names)
 
@@ -164,10 +164,10 @@ JOIN epochs b ON b.run = r.run AND b.epoch = r.best_epoch
 WHERE r.stage = 'study' AND NOT EXISTS (FROM cohorts c WHERE c.cohort = r.cohort AND c.cohort_key <> r.cohort_key)
 """.strip(),
     columns=(
-        *_columns_of_runs(_COPIED),
+        *columns_of_runs(_COPIED),
         *(Column(name, "DOUBLE", f"{meaning}; test samples, chosen epoch") for name, meaning in METRICS.items()),
         Column("auroc_best", "DOUBLE", "auroc of best_epoch: an optimistic number, see best_is_selected_on_test"),
-        *_columns_of_runs(("best_epoch",)),
+        *columns_of_runs(("best_epoch",)),
         Column("best_is_selected_on_test", "BOOLEAN", "true: best_epoch was chosen on the samples it is reported on"),
     ),
 )
@@ -201,24 +201,18 @@ def t95_sql(df: str) -> str:
     return f"CASE WHEN {df} > 30 THEN {series} WHEN {df} >= 1 THEN {list(_T95)}[{df}] END"
 
 
-_STATISTICS = ("auroc", "auprc")
+STATISTICS = ("auroc", "auprc")
 
 
-def _summary_sql() -> str:
-    """One row a setting, means and t intervals over seeds.
+def families_sql() -> str:
+    """SQL of the tables `marked` and `families`, for a WITH: `results` with the column `fixed_split`.
 
     A run whose seed is also its split's seed may belong to a grid where each seed has its own split, to one with a
-    fixed `split_seed`, or to both: the windows count which, so that the two kinds of variation are never mixed.
+    fixed `split_seed`, or to both (then it is in `families` twice): the windows count which, so that the two kinds of
+    variation are never mixed.
     """
-    setting = ", ".join(_SETTING)
-    moments = ", ".join(f"avg({m}) AS {m}_mean, stddev_samp({m}) AS {m}_sd" for m in _STATISTICS)
-    intervals = ",\n       ".join(
-        f"{m}_mean, {m}_sd, {m}_mean - t95 * {m}_sd / sqrt(n_seeds) AS {m}_ci_low, "
-        f"{m}_mean + t95 * {m}_sd / sqrt(n_seeds) AS {m}_ci_high"
-        for m in _STATISTICS
-    )
-    return f"""
-WITH marked AS (
+    setting = ", ".join(SETTING)
+    return f"""marked AS (
   SELECT *, count(*) FILTER (seed = split_seed) OVER (PARTITION BY {setting}) AS n_own,
          count(*) OVER (PARTITION BY {setting}, split_seed) AS n_fixed
   FROM results
@@ -226,41 +220,68 @@ WITH marked AS (
   SELECT *, NULL::BIGINT AS fixed_split FROM marked WHERE seed = split_seed AND (n_own > 1 OR n_fixed = 1)
   UNION ALL
   SELECT *, split_seed AS fixed_split FROM marked WHERE seed <> split_seed OR n_fixed > 1
-), grouped AS (
-  SELECT {setting}, fixed_split, count(*) AS n_seeds, avg(n_train) AS n_train, avg(n_test) AS n_test, {moments}
+)"""
+
+
+def intervals_sql(grouped: str, keys: str) -> str:
+    """SQL of `keys` and the t intervals over seeds, from a table with n_seeds and `moments_sql`."""
+    intervals = ",\n       ".join(
+        f"{m}_mean, {m}_sd, {m}_mean - t95 * {m}_sd / sqrt(n_seeds) AS {m}_ci_low, "
+        f"{m}_mean + t95 * {m}_sd / sqrt(n_seeds) AS {m}_ci_high"
+        for m in STATISTICS
+    )
+    return f"""SELECT {keys},
+       {intervals}
+FROM (SELECT *, {t95_sql("(n_seeds - 1)")} AS t95 FROM {grouped})"""
+
+
+def moments_sql(table: str) -> str:
+    """SQL of means and standard deviations of STATISTICS over the rows of a group of `table`."""
+    return ", ".join(f"avg({table}.{m}) AS {m}_mean, stddev_samp({table}.{m}) AS {m}_sd" for m in STATISTICS)
+
+
+def _summary_sql() -> str:
+    """One row a setting, means and t intervals over seeds."""
+    setting = ", ".join(SETTING)
+    return f"""
+WITH {families_sql()}, grouped AS (
+  SELECT {setting}, fixed_split, count(*) AS n_seeds, avg(n_train) AS n_train, avg(n_test) AS n_test,
+         {moments_sql("families")}
   FROM families GROUP BY ALL
 )
-SELECT {setting}, fixed_split, n_seeds, n_train, n_test,
-       {intervals}
-FROM (SELECT *, {t95_sql("(n_seeds - 1)")} AS t95 FROM grouped)
+{intervals_sql("grouped", f"{setting}, fixed_split, n_seeds, n_train, n_test")}
 ORDER BY cohort, method, backbone, text_encoder, fraction, epochs
 """.strip()
 
 
-def _statistics_columns(metric: str) -> tuple[Column, ...]:
+def statistics_columns(metric: str) -> tuple[Column, ...]:
+    """The columns that `intervals_sql` gives for one of STATISTICS."""
     interval = (
         "end of the 95% confidence interval of the mean over seeds (Student t, n_seeds - 1 degrees of freedom, "
         "not cut to 0..1)"
     )
     return (
-        Column(f"{metric}_mean", "DOUBLE", f"mean over seeds of {metric}, chosen epoch: {METRICS[metric]}"),
+        Column(f"{metric}_mean", "DOUBLE", f"mean over seeds of {metric}: {METRICS[metric]}"),
         Column(f"{metric}_sd", "DOUBLE", f"standard deviation over seeds of {metric}; null for one seed"),
         Column(f"{metric}_ci_low", "DOUBLE", f"lower {interval}; null for one seed"),
         Column(f"{metric}_ci_high", "DOUBLE", f"upper {interval}; null for one seed"),
     )
 
 
+FIXED_SPLIT = Column("fixed_split", "BIGINT", "the one split_seed of all seeds; null where each seed has its own split")
+
 SUMMARY = View(
     name="summary",
-    comment="One row a setting: means over seeds with their intervals. They speak of this data set under other seeds.",
+    comment="One row a setting: means over seeds of the last epoch, with their intervals. They speak of this data set "
+    "under other seeds.",
     sql=_summary_sql(),
     columns=(
-        *_columns_of_runs(_SETTING),
-        Column("fixed_split", "BIGINT", "the one split_seed of all seeds; null where each seed has its own split"),
+        *columns_of_runs(SETTING),
+        FIXED_SPLIT,
         Column("n_seeds", "BIGINT", "number of runs, one a seed"),
         Column("n_train", "DOUBLE", "mean number of training samples"),
         Column("n_test", "DOUBLE", "mean number of test samples"),
-        *(column for metric in _STATISTICS for column in _statistics_columns(metric)),
+        *(column for metric in STATISTICS for column in statistics_columns(metric)),
     ),
 )
 

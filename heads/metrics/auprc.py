@@ -5,7 +5,7 @@ No interpolation between thresholds (which would be too optimistic), as in sciki
 
 import numpy as np
 
-from .one_versus_rest import macro, micro, tie_groups
+from .one_versus_rest import macro, micro, one, tie_groups
 
 
 def auprc(labels: np.ndarray, probabilities: np.ndarray) -> float:
@@ -16,6 +16,11 @@ def auprc(labels: np.ndarray, probabilities: np.ndarray) -> float:
 def auprc_macro(labels: np.ndarray, probabilities: np.ndarray) -> float:
     """Average precision one-versus-rest, averaged over the classes without weights."""
     return macro(_average_precision, labels, probabilities)
+
+
+def auprc_class(labels: np.ndarray, probabilities: np.ndarray, number: int) -> float:
+    """Average precision of one class against all others."""
+    return one(_average_precision, labels, probabilities, number)
 
 
 def _average_precision(positive: np.ndarray, scores: np.ndarray) -> float:

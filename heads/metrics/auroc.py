@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .one_versus_rest import macro, micro, tie_groups
+from .one_versus_rest import macro, micro, one, tie_groups
 
 
 def auroc(labels: np.ndarray, probabilities: np.ndarray) -> float:
@@ -13,6 +13,11 @@ def auroc(labels: np.ndarray, probabilities: np.ndarray) -> float:
 def auroc_macro(labels: np.ndarray, probabilities: np.ndarray) -> float:
     """AUROC one-versus-rest, averaged over the classes without weights."""
     return macro(_auroc, labels, probabilities)
+
+
+def auroc_class(labels: np.ndarray, probabilities: np.ndarray, number: int) -> float:
+    """AUROC of one class against all others."""
+    return one(_auroc, labels, probabilities, number)
 
 
 def _auroc(positive: np.ndarray, scores: np.ndarray) -> float:

@@ -19,7 +19,7 @@ def micro(binary: Binary, labels: np.ndarray, probabilities: np.ndarray) -> floa
     Raises:
         ValueError: for inputs of a wrong shape or content, or a class of a binary task that has no sample.
     """
-    labels, probabilities = _checked(labels, probabilities)
+    labels, probabilities = checked(labels, probabilities)
     classes = probabilities.shape[1]
     if labels.ndim == 2:
         _require_decided(labels)
@@ -39,7 +39,7 @@ def macro(binary: Binary, labels: np.ndarray, probabilities: np.ndarray) -> floa
     Raises:
         ValueError: for inputs of a wrong shape or content, or a class that has no sample.
     """
-    labels, probabilities = _checked(labels, probabilities)
+    labels, probabilities = checked(labels, probabilities)
     classes = probabilities.shape[1]
     if labels.ndim == 2:
         _require_decided(labels)
@@ -51,6 +51,23 @@ def macro(binary: Binary, labels: np.ndarray, probabilities: np.ndarray) -> floa
     return float(np.mean([binary(labels == c, probabilities[:, c]) for c in range(classes)]))
 
 
+def one(binary: Binary, labels: np.ndarray, probabilities: np.ndarray, number: int) -> float:
+    """`binary` of one class against all others.
+
+    Raises:
+        ValueError: for inputs of a wrong shape or content, no such class, or samples that are all or none of this
+        class.
+    """
+    labels, probabilities = one_label(labels, probabilities)
+    if not 0 <= number < probabilities.shape[1]:
+        raise ValueError(f"there is no class {number}: the classes are 0..{probabilities.shape[1] - 1}")
+    positive = labels == number
+    if positive.all() or not positive.any():
+        which = "all" if positive.all() else "no"
+        raise ValueError(f"{which} sample of class {number} among {len(labels)} labels; this metric needs both kinds")
+    return binary(positive, probabilities[:, number])
+
+
 def tie_groups(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(order, ends): indices that sort `scores` upwards, and the position of the last member of each group of ties."""
     order = np.argsort(scores, kind="stable")
@@ -58,7 +75,12 @@ def tie_groups(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return order, np.append(np.flatnonzero(ascending[1:] != ascending[:-1]), len(scores) - 1)
 
 
-def _checked(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def checked(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both as arrays, once they are known to be what every metric takes.
+
+    Raises:
+        ValueError: a wrong shape, no sample, labels outside the classes, a probability that is not finite.
+    """
     labels, probabilities = np.asarray(labels), np.asarray(probabilities)
     if labels.ndim == 2:
         return _checked_findings(labels, probabilities)
@@ -70,6 +92,17 @@ def _checked(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray,
         raise ValueError(f"labels of a metric are integers 0..{probabilities.shape[1] - 1}, and at least one of them")
     _require_finite(probabilities)
     return labels, probabilities
+
+
+def one_label(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same for a metric that takes one label a sample, and no findings.
+
+    Raises:
+        ValueError: as `checked`, or labels [n, C].
+    """
+    if np.ndim(labels) == 2:
+        raise ValueError("this metric takes one label a sample, not findings of which each may be present")
+    return checked(labels, probabilities)
 
 
 def _checked_findings(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

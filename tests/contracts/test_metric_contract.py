@@ -7,10 +7,18 @@ from functools import partial
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    brier_score_loss,
+    log_loss,
+    roc_auc_score,
+    roc_curve,
+)
 from sklearn.preprocessing import label_binarize
 
-from heads.metrics import METRICS, compute_metrics, get_metric
+from heads.metrics import FROM_PREDICTIONS, METRICS, compute_metrics, get_metric
 
 
 def sklearn_score(score, average, labels, probabilities):
@@ -20,7 +28,55 @@ def sklearn_score(score, average, labels, probabilities):
     return score(label_binarize(labels, classes=range(classes)), probabilities, average=average)
 
 
+def sklearn_class(score, number, labels, probabilities):
+    return score(labels == number, probabilities[:, number])
+
+
+def sklearn_sensitivity(at, labels, probabilities):
+    """Over the thresholds of scikit-learn's curve; the last digits of 1 - fpr must not decide."""
+    classes = [1] if probabilities.shape[1] == 2 else range(probabilities.shape[1])
+    found = []
+    for c in classes:
+        fpr, tpr, _ = roc_curve(labels == c, probabilities[:, c], drop_intermediate=False)
+        found.append(tpr[1 - fpr >= at - 1e-9].max())
+    return np.mean(found)
+
+
+def sklearn_brier(labels, probabilities):
+    """scikit-learn refuses rows that do not add up to 1, which the score does not need."""
+    probabilities = probabilities.astype(np.float64)
+    if probabilities.shape[1] == 2:
+        return brier_score_loss(labels, probabilities[:, 1], pos_label=1)
+    truth = label_binarize(labels, classes=range(probabilities.shape[1]))
+    return sum(brier_score_loss(t, p, pos_label=1) for t, p in zip(truth.T, probabilities.T, strict=True))
+
+
+def sklearn_log_loss(labels, probabilities):
+    """As a problem of two classes for each sample, is it the true class or not; in scikit-learn's single precision."""
+    p = probabilities[np.arange(len(labels)), labels].astype(np.float32)
+    return log_loss(np.ones(len(p), int), np.stack([1 - p, p], axis=1), labels=[0, 1])
+
+
+def sklearn_calibration(labels, probabilities):
+    """scikit-learn's bins are closed on the right too; what it does not give is how many lie in each."""
+    binary = probabilities.shape[1] == 2
+    said = (probabilities[:, 1] if binary else probabilities.max(axis=1)).astype(np.float64)
+    true = labels == 1 if binary else labels == probabilities.argmax(axis=1)
+    shares, means = calibration_curve(true, said, n_bins=15)
+    numbers = np.unique(np.digitize(said, np.linspace(0, 1, 16)[1:-1], right=True), return_counts=True)[1]
+    return np.abs(shares - means) @ numbers / len(labels)
+
+
 ORACLES = {
+    "brier": sklearn_brier,
+    "log_loss": sklearn_log_loss,
+    "calibration_error": sklearn_calibration,
+    "accuracy": lambda labels, probabilities: accuracy_score(labels, probabilities.argmax(axis=1)),
+    "sensitivity": partial(sklearn_sensitivity, 0.9),
+    "sensitivity:0.5": partial(sklearn_sensitivity, 0.5),
+    "sensitivity:1": partial(sklearn_sensitivity, 1.0),
+    "auroc_class:0": partial(sklearn_class, roc_auc_score, 0),
+    "auprc_class:1": partial(sklearn_class, average_precision_score, 1),
     "auroc": partial(sklearn_score, roc_auc_score, "micro"),
     "auroc_macro": partial(sklearn_score, roc_auc_score, "macro"),
     "auprc": partial(sklearn_score, average_precision_score, "micro"),
@@ -70,10 +126,13 @@ def neighbouring_floats(rng, labels, classes):
     return np.where(rng.random((len(labels), classes)) < 0.5, one, np.nextafter(one, np.float32(1)))
 
 
+NEED_NO_CLASS = {"brier", "log_loss", "calibration_error", "accuracy"}
+"""Metrics that have a value where all samples are of one class."""
+
 CASES = [uniform, heavy_ties, constant, perfect, inverted, saturated, neighbouring_floats]
 
 
-@pytest.fixture(params=sorted(METRICS))
+@pytest.fixture(params=sorted(ORACLES))
 def name(request):
     return request.param
 
@@ -87,7 +146,7 @@ def test_agrees_with_its_oracle(name, make, classes, n):
     probabilities = make(rng, labels, classes)
     value = get_metric(name)(labels, probabilities)
     assert type(value) is float
-    assert value == pytest.approx(ORACLES[name](labels, probabilities), abs=1e-12)
+    assert value == pytest.approx(ORACLES[name](labels, probabilities), abs=1e-5 if name == "log_loss" else 1e-12)
 
 
 @pytest.mark.parametrize("classes", [2, 5])
@@ -135,6 +194,13 @@ def test_any_integer_type_of_label_gives_the_same(name, dtype):
     ],
 )
 def test_refuses_what_has_no_value(name, labels, probabilities, message):
+    if message.startswith("class") and name in NEED_NO_CLASS:
+        assert get_metric(name)(np.array(labels), np.array(probabilities)) == pytest.approx(
+            ORACLES[name](np.array(labels), np.array(probabilities)), abs=1e-6
+        )
+        return
+    if message.startswith("class") and "_class" in name:
+        message = "all sample of class|no sample of class"
     with pytest.raises(ValueError, match=message):
         get_metric(name)(np.array(labels), np.array(probabilities))
 
@@ -142,4 +208,5 @@ def test_refuses_what_has_no_value(name, labels, probabilities, message):
 def test_every_metric_has_an_oracle_and_is_computed():
     rng = np.random.default_rng(0)
     labels = all_classes(rng, 20, 2)
-    assert set(compute_metrics(labels, uniform(rng, labels, 2))) == set(METRICS) == set(ORACLES)
+    assert set(compute_metrics(labels, uniform(rng, labels, 2))) == set(METRICS)
+    assert {name.partition(":")[0] for name in ORACLES} == set(METRICS) | set(FROM_PREDICTIONS)
