@@ -11,7 +11,7 @@ Knows nothing of where samples come from (the builders do) nor of models.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import polars as pl
@@ -28,7 +28,7 @@ from .imported import IMPORTED_SCHEMA, imported_split
 from .scheme import SplitScheme
 from .splits import Split, make_split
 
-FORMAT = 4
+FORMAT = 5
 """Version of the files above."""
 
 ATTRIBUTES = pl.Schema(
@@ -109,6 +109,9 @@ class Cohort:
     def split(self, seed: int, samples: pl.DataFrame | None = None) -> Split:
         """The split of one seed.
 
+        Numbers of training samples that the scheme declares are those of the whole cohort: of a part of it, a fraction
+        is the floor, as ever.
+
         Args:
             seed: of the split.
             samples: those of the cohort's samples that are to be split; None for all.
@@ -118,8 +121,10 @@ class Cohort:
         """
         samples = self.samples if samples is None else samples
         if self.imported is not None:
-            return imported_split(self.imported, samples, seed=seed, classes=len(self.classes), scheme=self.scheme)
-        return make_split(samples, seed=seed, classes=len(self.classes), scheme=self.scheme)
+            split = imported_split(self.imported, samples, seed=seed, classes=len(self.classes), scheme=self.scheme)
+        else:
+            split = make_split(samples, seed=seed, classes=len(self.classes), scheme=self.scheme)
+        return replace(split, n_train=dict(self.scheme.n_train)) if samples.height == self.samples.height else split
 
     def counts(self) -> dict[str, int]:
         """Samples, subjects, images, texts, and samples by class (`class <name>`)."""

@@ -2,7 +2,7 @@
 
 Frozen data without any code of a cohort, so that grids can read it. The floor of a fraction of the training samples
 gives the tables' numbers for 5x1200, Age and Readmission; for 3-Day Discharge and 12-Month PH it misses some by a few,
-whatever the size of the pool: `PaperTask.n_train` has the printed numbers.
+whatever the size of the pool: `PaperTask.n_train` has the printed numbers, which `--preset paper` declares.
 """
 
 from collections.abc import Mapping
@@ -43,7 +43,7 @@ class PaperTask:
 
     @property
     def n_train(self) -> Mapping[float, int]:
-        """The paper's own number of training samples at every fraction (`n_train_override`)."""
+        """The paper's own number of training samples at every fraction, in ascending order."""
         return {size.fraction: size.n for size in self.sizes}
 
     @property

@@ -31,6 +31,7 @@ def _load_cohort(path: StorePath) -> pl.DataFrame:
             "held_out_share": None if scheme.imported else scheme.held_out_share,
             "folds": scheme.folds,
             "imported_splits": scheme.imported,
+            "n_train": json.dumps({f"{fraction:g}": n for fraction, n in scheme.n_train}),
             "licence": pointer["licence"],
             "options": json.dumps(pointer["options"], ensure_ascii=False),
         }
@@ -62,6 +63,9 @@ TABLES = (
             Column("held_out_share", "DOUBLE", "share set aside, neither trained nor tested on; null for imports"),
             Column("folds", "INTEGER", "K of a grouped k-fold, null where there is none"),
             Column("imported_splits", "TEXT", "hash of the imported splits; null where they follow from a seed"),
+            Column(
+                "n_train", "JSON", "training samples by fraction, where declared (the paper's); elsewhere the floor"
+            ),
             Column("licence", "TEXT", "licence of the data, as stated"),
             Column("options", "JSON", "what the builder was given, and what it settled itself (bin edges)"),
         ),
@@ -95,7 +99,9 @@ TABLES = (
         "Samples of every split that was trained on. A training subset is the rows with rank below its n.",
         (
             Column(
-                "split", "TEXT", "hash of both sides and their order; join on cohort too, for cohorts may share one"
+                "split",
+                "TEXT",
+                "hash of the parts, their order and what n is declared; join on cohort too, for cohorts may share one",
             ),
             _COHORT,
             Column("seed", "BIGINT", "seed that the split came from"),

@@ -5,6 +5,7 @@ Knows shares, units and folds; not how they are drawn (`splits` does that).
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 from featurestore.errors import DataError
@@ -27,6 +28,8 @@ class SplitScheme:
         held_out_share: share of the samples that is set aside with the test part and neither trained nor tested on,
             before any fraction is taken: the paper's 200 a class of 5x1200 (Table 3).
         imported: hash of the imported splits that stand in place of all of the above, else None.
+        n_train: (fraction, number of training samples) where a number is declared in place of the floor, such as that
+            of a published table; both ascend, so that subsets stay nested.
     """
 
     test_share: float = 0.2
@@ -35,6 +38,7 @@ class SplitScheme:
     folds: int | None = None
     held_out_share: float = 0.0
     imported: str | None = None
+    n_train: tuple[tuple[float, int], ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse a scheme that nobody can follow, with the value and what is allowed."""
@@ -51,6 +55,12 @@ class SplitScheme:
                 f"held-out share {self.held_out_share} is not allowed: with a test share of {self.test_share} it must "
                 f"be at least 0 and below {1 - self.test_share:g}, so that something is left to train on."
             )
+        for (less, fewer), (more, n) in pairwise(((0, 0), *self.n_train)):
+            if not (less < more <= 1 and fewer < n):
+                raise DataError(
+                    f"n_train {n} at fraction {more:g} is not allowed: fractions in (0, 1] and their numbers of training "
+                    "samples must ascend, so that a smaller subset lies inside a larger one."
+                )
         if self.folds is None:
             return
         if self.folds < 2:
@@ -65,18 +75,20 @@ class SplitScheme:
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "SplitScheme":
         """The scheme of what `what` gave."""
-        return cls(**values)
+        return cls(**{**values, "n_train": tuple((fraction, n) for fraction, n in values["n_train"])})
 
     def __str__(self) -> str:
         """One line for a person: `by subject, test share 0.2, a test part for each seed`."""
+        declared = ", ".join(f"{n:,} at {fraction:g}" for fraction, n in self.n_train)
+        declared = f", n_train declared: {declared}" if declared else ""
         if self.imported is not None:
-            return f"imported ({self.imported})"
+            return f"imported ({self.imported}){declared}"
         by = f"by {self.unit}"
         if self.folds is not None:
-            return f"{by}, {self.folds} folds"
+            return f"{by}, {self.folds} folds{declared}"
         held = f", held-out share {self.held_out_share:g}" if self.held_out_share else ""
         test = "one test part for all seeds" if self.test == "fixed" else "a test part for each seed"
-        return f"{by}, test share {self.test_share:g}{held}, {test}"
+        return f"{by}, test share {self.test_share:g}{held}, {test}{declared}"
 
 
 BY_SUBJECT = SplitScheme()

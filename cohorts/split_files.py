@@ -55,7 +55,7 @@ FILE_SCHEMA = pl.Schema(
         "rows": pl.String,
     }
 )
-"""One row a sample of an exported split. `id` is the sample's without its data set; `split` is the key of the split and
+"""One row a sample of an exported split. `id` is the sample's without its data set; `split` is the key of its parts and
 `rows` that of the cohort's rows, the same in every row of a seed, so that the file proves itself."""
 
 _PARTS = dict.fromkeys(("validate", "validation", "valid", "val", "dev", "held_out", "held-out"), "held out")
@@ -124,7 +124,7 @@ def export_splits(
     seeds = cohort.usual_seeds() if seeds is None else seeds
     splits = {seed: cohort.split(seed) for seed in seeds}
     rows = [
-        (seed, part, rank, local_id(sample), split.key, cohort.rows_key)
+        (seed, part, rank, local_id(sample), split.parts_key, cohort.rows_key)
         for seed, split in splits.items()
         for part, ids in split.parts().items()
         for rank, sample in enumerate(ids)
@@ -135,7 +135,7 @@ def export_splits(
     else:
         data = frame.write_csv(separator="\t" if path.suffix == ".tsv" else ",").encode()
     write_atomic(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
-    return {seed: split.key for seed, split in splits.items()}
+    return {seed: split.parts_key for seed, split in splits.items()}
 
 
 def import_splits(store: Store, name: str, file: str | os.PathLike[str], *, unit: str = "subject") -> ImportReport:
@@ -159,10 +159,10 @@ def import_splits(store: Store, name: str, file: str | os.PathLike[str], *, unit
     path = _checked(Path(file).expanduser())
     frame = _read(path)
     rows = _with_samples(frame, cohort, path)
-    scheme = SplitScheme(unit=unit, imported=content_key(rows.rows()))
+    scheme = SplitScheme(unit=unit, imported=content_key(rows.rows()), n_train=cohort.scheme.n_train)
     new = replace(cohort, scheme=scheme, imported=rows)
     splits = {seed: _check_split(new, rows, seed, path) for seed in sorted(set(rows["seed"]), key=lambda s: s or 0)}
-    keys = {seed: None if rows["rank"].null_count() else split.key for seed, split in splits.items()}
+    keys = {seed: None if rows["rank"].null_count() else split.parts_key for seed, split in splits.items()}
     _check_keys(frame, keys, path)
     if new.key != cohort.key:
         save_cohort(store, new, flow=load_flow(store, name), excluded=load_excluded(store, name))

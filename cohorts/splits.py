@@ -8,7 +8,7 @@ lie, nor what is trained on them.
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 from itertools import accumulate
@@ -36,6 +36,7 @@ class Split:
         held_out: ids of the samples that are set aside (`SplitScheme.held_out_share`); mostly none.
         units: the unit of each training sample, in the order of `train`; the samples of a unit are neighbours.
         labels: the class of each training sample, in the order of `train`.
+        n_train: fraction -> number of training samples, where it is declared (`SplitScheme.n_train`).
     """
 
     train: tuple[str, ...]
@@ -43,9 +44,17 @@ class Split:
     held_out: tuple[str, ...]
     units: tuple[str, ...]
     labels: tuple[int, ...]
+    n_train: Mapping[float, int] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """The content hash of all that decides who is trained on: `parts_key`, and the numbers that are declared."""
+        if not self.n_train:
+            return self.parts_key
+        return content_key({"parts": self.parts_key, "n_train": sorted(self.n_train.items())})
 
     @cached_property
-    def key(self) -> str:
+    def parts_key(self) -> str:
         """The content hash of all parts and their order; ids count without the data set of `dataset/key`."""
         return content_key({part: [local_id(sample) for sample in ids] for part, ids in self.parts().items()})
 
@@ -57,10 +66,13 @@ class Split:
         """The first floor(`fraction` * n) training samples, so that a smaller subset lies inside a larger one.
 
         `fraction` counts as the decimal number that was written: 0.29 of 100 is 29, though 0.29 * 100 < 29 in binary.
+        Where a number is declared for it (`n_train`), that counts.
 
         Raises:
-            DataError: `fraction` is not in (0, 1], or is too small for one sample.
+            DataError: `fraction` is not in (0, 1], is too small for one sample, or has more declared than there are.
         """
+        if fraction in self.n_train:
+            return self.first(self.n_train[fraction])
         if not 0 < fraction <= 1:
             raise DataError(f"fraction {fraction} is outside (0, 1]: give the share of the training samples to use.")
         n = math.floor(_decimal(fraction) * len(self.train))
@@ -72,7 +84,7 @@ class Split:
         return self.train[:n]
 
     def first(self, n: int) -> tuple[str, ...]:
-        """The first `n` training samples: for a number that was printed, such as `PaperTask.n_train`.
+        """The first `n` training samples.
 
         Raises:
             DataError: there are not so many.

@@ -59,6 +59,8 @@ def _rows_lines(rows: CommonRows) -> Iterator[str]:
     for reason, n in rows.lost:
         if n:
             yield f"  {n} {reason}"
+    if cohort.scheme.n_train and rows.samples.height < cohort.samples.height:
+        yield f"  n_train is declared for all {cohort.samples.height} samples: of these rows a fraction is the floor"
 
 
 def _range(values: list[int]) -> str:

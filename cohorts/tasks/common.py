@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import polars as pl
@@ -40,12 +40,10 @@ class Task:
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Refuse an unknown preset, and keep what the paper says where it is asked for."""
+        """Refuse an unknown preset, and keep the options."""
         one_of("preset", self.preset, (None, *PRESETS))
         given = {**{k: v for k, v in self.settings.items() if k not in ("splits", "replace")}, **self.options}
         self.options = {k: str(v) if isinstance(v, os.PathLike) else v for k, v in given.items()}
-        if self.preset == "paper":
-            self.options["n_train_override"] = {f"{f:g}": n for f, n in self.paper.n_train.items()}
 
     @property
     def preset(self) -> str | None:
@@ -80,6 +78,7 @@ class Task:
             DataError: a class without a sample, or see `commit`.
         """
         refuse_one_class(frame, classes)
+        scheme = self._final_scheme(frame.height)
         draft = draft_cohort(
             self.name,
             frame,
@@ -87,12 +86,26 @@ class Task:
             builder=self.builder,
             options=self.options,
             classes=classes,
-            scheme=self.scheme,
+            scheme=scheme,
             licence=licence,
             dataset=self.settings["dataset"],
             notes=tuple(self.notes),
         )
         return commit(self.store, draft, replace=self.settings["replace"])
+
+    def _final_scheme(self, n_samples: int) -> SplitScheme:
+        """The scheme; with the paper's numbers of training samples, where the cohort and its shares are the paper's."""
+        scheme, paper = self.scheme, self.paper
+        if self.preset != "paper" or not paper.sizes:
+            return scheme
+        like_paper = default_scheme(self.builder, "paper")
+        if n_samples == paper.n_samples and replace(scheme, unit=like_paper.unit, test=like_paper.test) == like_paper:
+            return replace(scheme, n_train=tuple(paper.n_train.items()))
+        self.notes.append(
+            f"the paper's numbers of training samples are for {paper.n_samples:,} samples split {like_paper}; here a fraction "
+            "takes the floor"
+        )
+        return scheme
 
 
 def default_scheme(builder: str, preset: str | None = None) -> SplitScheme:

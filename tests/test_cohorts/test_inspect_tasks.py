@@ -1,11 +1,13 @@
 """The tasks on INSPECT, from miniature downloads whose right answer was worked out by hand."""
 
 import hashlib
+from dataclasses import replace
 from datetime import datetime
 
 import pytest
 
 from cohorts import SplitScheme, load_cohort, load_excluded
+from cohorts.paper import PAPER_TASKS, Size
 from cohorts.tasks.inspect_pe import build_inspect_pe
 from cohorts.tasks.inspect_ph_12m import build_inspect_ph_12m
 from cohorts.tasks.inspect_readmission_12m import build_inspect_readmission_12m
@@ -102,7 +104,23 @@ def test_paper_preset_takes_one_more_and_splits_by_image(store, download):
     assert report.class_counts == {"not readmitted": 4, "readmitted": 3}
     cohort = load_cohort(store, "inspect-readmission-12m")
     assert (cohort.scheme.unit, cohort.scheme.test_share) == ("image", 0.25)
-    assert cohort.options["n_train_override"]["0.175"] == 741
+    assert cohort.scheme.n_train == ()
+    assert any("the paper's numbers of training samples are for 5,651 samples" in line for line in report.lines())
+
+
+def test_a_cohort_of_the_paper_s_size_declares_the_paper_s_n(store, download, monkeypatch):
+    small = replace(PAPER_TASKS["inspect-readmission-12m"], n_samples=7, sizes=(Size(0.25, 2, 100), Size(0.5, 3, 50)))
+    monkeypatch.setitem(PAPER_TASKS, "inspect-readmission-12m", small)
+    build_inspect_readmission_12m(store, **download.folders, preset="paper")
+    cohort = load_cohort(store, "inspect-readmission-12m")
+    assert cohort.scheme.n_train == ((0.25, 2), (0.5, 3))
+    split = cohort.split(0)
+    assert [len(split.subset(f)) for f in (0.25, 0.5, 1)] == [2, 3, 5], "floors would be 1 and 2"
+    other = SplitScheme(test_share=0.5, unit="image")
+    build_inspect_readmission_12m(store, "halves", **download.folders, preset="paper", splits=other)
+    assert load_cohort(store, "halves").scheme == other, "the paper's n go with the paper's shares"
+    build_inspect_readmission_12m(store, "plain", **download.folders)
+    assert load_cohort(store, "plain").scheme.n_train == ()
 
 
 def test_balance_by_patient(store, download):

@@ -1,12 +1,18 @@
 """The paper's tasks in numbers: fractions of cohorts of its sizes against Tables 3 to 7."""
 
+import json
+import math
+from dataclasses import replace
+from fractions import Fraction
 from functools import cache
 from itertools import pairwise
 
 import polars as pl
 import pytest
 
+from cohorts.cohort import Cohort, cohort_key
 from cohorts.paper import PAPER_TASKS
+from cohorts.scheme import SplitScheme
 from cohorts.splits import make_split
 from cohorts.tasks.common import default_scheme
 from featurestore.errors import DataError
@@ -51,13 +57,40 @@ def test_where_no_floor_fits_the_table_the_numbers_are_those_of_the_shares():
 
 
 @pytest.mark.parametrize("task", [name for name, task in PAPER_TASKS.items() if task.sizes])
-def test_the_override_gives_the_number_of_the_paper_exactly_and_stays_nested(task):
-    _, split = split_of(task)
-    taken = [split.first(n) for n in PAPER_TASKS[task].n_train.values()]
-    assert [len(t) for t in taken] == [s.n for s in PAPER_TASKS[task].sizes]
-    with pytest.raises(DataError, match="n_train 99,999 is not possible"):
-        split.first(99_999)
+def test_declared_numbers_are_the_paper_s_exactly_and_stay_nested(task):
+    frame, plain = split_of(task)
+    sizes = PAPER_TASKS[task].sizes
+    scheme = replace(default_scheme(task, "paper"), n_train=tuple(PAPER_TASKS[task].n_train.items()))
+    cohort = Cohort("paper", "rows", "binary", tuple("abcde"), scheme, "none", frame, task, {})
+    split = cohort.split(0)
+    taken = [split.subset(size.fraction) for size in sizes]
+    assert [len(ids) for ids in taken] == [size.n for size in sizes]
     assert all(large[: len(small)] == small for small, large in pairwise(taken))
+    assert len(split.subset(0.15)) == math.floor(Fraction(15, 100) * len(split.train)), "elsewhere the floor"
+    assert split.parts_key == plain.parts_key == plain.key != split.key
+    inner = split.inner(sizes[-1].fraction)
+    assert len(inner[0] + inner[1]) == sizes[-1].n
+    part = cohort.split(0, frame.head(frame.height // 2))
+    assert part.n_train == {}, "of half the samples, the paper's n would be another fraction"
+
+
+def test_a_declared_number_beyond_the_pool_is_refused():
+    _, split = split_of("inspect-ph-12m")
+    with pytest.raises(DataError, match="n_train 99,999 is not possible: the split has 1 to 4,086"):
+        replace(split, n_train={0.5: 99_999}).subset(0.5)
+
+
+@pytest.mark.parametrize("n_train", [((0.5, 9), (0.25, 20)), ((0.1, 20), (0.2, 20)), ((0.5, 0),), ((1.5, 3),)])
+def test_declared_numbers_that_would_not_nest_are_refused(n_train):
+    with pytest.raises(DataError, match="must ascend"):
+        SplitScheme(n_train=n_train)
+
+
+def test_a_scheme_with_declared_numbers_comes_back_from_json_and_is_another_scheme():
+    scheme = SplitScheme(n_train=((0.25, 1022), (0.5, 2044)))
+    assert SplitScheme.of(json.loads(json.dumps(scheme.what()))) == scheme
+    assert cohort_key("rows", scheme) != cohort_key("rows", SplitScheme())
+    assert str(scheme).endswith("n_train declared: 1,022 at 0.25, 2,044 at 0.5")
 
 
 def test_5x1200_has_800_200_and_200_of_every_class():

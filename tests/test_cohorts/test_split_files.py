@@ -54,6 +54,18 @@ def test_another_laboratory_trains_on_the_same_rows(store, other, tmp_path, suff
     assert back.read_bytes() == file.read_bytes()
 
 
+def test_declared_numbers_stay_with_the_cohort_and_the_file_speaks_of_parts_alone(store, other, tmp_path):
+    build(store, tmp_path / "a", splits=SplitScheme(n_train=((0.5, 15),)))
+    build(other, tmp_path / "b")
+    file = tmp_path / "splits.csv"
+    keys = export_splits(store, "words", file, [0])
+    assert import_splits(other, "words", file).splits == keys, "checked, though no n is declared there"
+    import_splits(store, "words", file)
+    ours, theirs = load_cohort(store, "words").split(0), load_cohort(other, "words").split(0)
+    assert (len(ours.subset(0.5)), len(theirs.subset(0.5))) == (15, 16)
+    assert ours.parts_key == theirs.key != ours.key
+
+
 def test_a_seed_that_was_not_imported_is_an_error_that_names_the_seeds(store, tmp_path):
     build(store, tmp_path / "a")
     export_splits(store, "words", tmp_path / "splits.csv", [0, 3])

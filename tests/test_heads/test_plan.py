@@ -7,6 +7,7 @@ import shutil
 import polars as pl
 import pytest
 
+from cohorts.cohort import load_cohort, load_excluded, load_flow, rows_key, save_cohort
 from featurestore.errors import DataError, UnknownNameError
 from featurestore.items import ITEM_SCHEMA, add_items, list_items
 from featurestore.store import open_store
@@ -74,6 +75,31 @@ def test_no_how_changes_the_run_ids(store, tmp_path):
 def test_a_run_id_is_stable_across_versions():
     # If this fails, runs of every store would be trained again: bump NUMERICS_VERSION instead, or say so in CHANGELOG.
     assert SPEC.run_id == "1878c1de695a4888"
+
+
+def test_declared_numbers_of_training_samples_are_trained_on_and_make_other_runs(store):
+    plain = make_plan(store, toy_grid(fraction=[0.25, 0.5]))
+    cohort = load_cohort(store, "toy")
+    n = {run.spec.n_train for run in plain.runs}
+    few = cohort.samples.filter(pl.col("text").is_not_null())
+    whole = dataclasses.replace(cohort, samples=few, rows_key=rows_key("toy", few, classes=cohort.classes))
+    flow, excluded = load_flow(store, "toy"), load_excluded(store, "toy")
+    save_cohort(store, whole, flow=flow, excluded=excluded)
+    floors = make_plan(store, toy_grid(fraction=[0.25, 0.5]))
+    assert {run.spec.n_train for run in floors.runs} == n
+    declaring = dataclasses.replace(whole, scheme=dataclasses.replace(whole.scheme, n_train=((0.25, 17),)))
+    save_cohort(store, declaring, flow=flow, excluded=excluded)
+    plan = make_plan(store, toy_grid(fraction=[0.25, 0.5]))
+    assert {run.spec.n_train for run in plan.runs if run.spec.fraction == 0.25} == {17}
+    assert {run.spec.n_train for run in plan.runs if run.spec.fraction == 0.5} == {28, 29} == n - {14}
+    assert not set(ids(plan)) & set(ids(floors))
+    assert {r.spec.split_key for r in plan.runs}.isdisjoint(r.spec.split_key for r in floors.runs)
+    assert any(" 17 " in line for line in plan.lines())
+    # Samples without a report are in no common row: the numbers declared for the whole cohort do not hold.
+    save_cohort(store, dataclasses.replace(cohort, scheme=declaring.scheme), flow=flow, excluded=excluded)
+    partial = make_plan(store, toy_grid(fraction=[0.25, 0.5]))
+    assert {run.spec.n_train for run in partial.runs} == n
+    assert any("declared for all 80 samples" in line for line in partial.lines())
 
 
 def test_every_combination_that_makes_sense_is_one_run(store):
