@@ -58,8 +58,8 @@ class SplitScheme:
         for (less, fewer), (more, n) in pairwise(((0, 0), *self.n_train)):
             if not (less < more <= 1 and fewer < n):
                 raise DataError(
-                    f"n_train {n} at fraction {more:g} is not allowed: fractions in (0, 1] and their numbers of training "
-                    "samples must ascend, so that a smaller subset lies inside a larger one."
+                    f"n_train {n} at fraction {more:g} is not allowed: fractions in (0, 1] and their numbers of "
+                    "training samples must ascend, so that a smaller subset lies inside a larger one."
                 )
         if self.folds is None:
             return

@@ -102,8 +102,8 @@ class Task:
         if n_samples == paper.n_samples and replace(scheme, unit=like_paper.unit, test=like_paper.test) == like_paper:
             return replace(scheme, n_train=tuple(paper.n_train.items()))
         self.notes.append(
-            f"the paper's numbers of training samples are for {paper.n_samples:,} samples split {like_paper}; here a fraction "
-            "takes the floor"
+            f"the paper's numbers of training samples are for {paper.n_samples:,} samples split {like_paper}; "
+            "here a fraction takes the floor"
         )
         return scheme
 
