@@ -9,7 +9,13 @@ from PIL import Image
 
 from cohorts import SplitScheme, audit_cohort, build_table, import_splits, load_cohort
 from cohorts.lookalikes import as_thumbnails, near_pairs, thumbnail
+from cohorts.phantom_mimic import write_mimic_tree
+from cohorts.tasks.mimic_5x1200 import build_mimic_5x1200
+from cohorts.tasks.mimic_age import build_mimic_age
+from cohorts.tasks.mimic_discharge_3d import build_mimic_discharge_3d
 from featurestore.errors import DataError
+
+from ..test_heads.stores import add_tokens
 
 COLUMNS = {"text_col": "report", "label_col": "label", "subject_col": "patient", "id_col": "id"}
 HEADER = "id,report,label,patient,sex,age,view"
@@ -203,6 +209,33 @@ def test_images_that_an_encoder_was_trained_on_are_counted(store, tmp_path):
     assert text.startswith(f"3 of {len(split.test)} test samples are among the 12 images of seen.csv that rad-dino")
     with pytest.raises(DataError, match="cannot be read as a table"):
         audit_cohort(store, "words", seen={"rad-dino": tmp_path / "absent.csv"})
+
+
+def test_of_a_mimic_tree_the_publishers_train_part_counts_as_seen(store, tmp_path):
+    """The tree puts patients into test, validate and train by the last digit of their id: 0, 1, and 2 to 9."""
+    tree = write_mimic_tree(tmp_path / "tree", subjects=40, image_px=32)
+    folders = {"mimic_cxr_jpg": tree.jpg, "mimic_cxr": tree.reports, "mimic_iv": tree.iv}
+    build_mimic_5x1200(store, "five", **folders, per_class=3)
+    build_mimic_age(store, "age", **folders)
+    build_mimic_discharge_3d(store, "home", **folders)
+    for encoder in ("mrm", "medical-mae", "tiny"):
+        add_tokens(store, encoder, "image", {})
+    for name in ("five", "age", "home"):
+        samples = load_cohort(store, name).samples
+        part = pl.col("subject").str.slice(-1).replace_strict({"0": "test", "1": "validate"}, default="train")
+        assert samples["source_split"].to_list() == samples.select(part).to_series().to_list(), name
+        split = load_cohort(store, name).split(0)
+        seen = samples.filter(pl.col("sample").is_in(list(split.test)) & (pl.col("source_split") == "train")).height
+        assert seen
+        said = f"was trained on MIMIC-CXR: {seen} of {len(split.test)} test samples are of its publishers' train part"
+        texts = found(audit_cohort(store, name, seeds=[0], images=False), "pre-training")
+        assert sorted(text.partition(" ")[0] for _, text in texts) == ["medical-mae", "mrm"]
+        assert all(level == "warning" and said in text for level, text in texts)
+    (tree.jpg / "mimic-cxr-2.0.0-split.csv.gz").unlink()
+    build_mimic_age(store, "unknown", **folders)
+    n = len(load_cohort(store, "unknown").split(0).test)
+    texts = found(audit_cohort(store, "unknown", seeds=[0], images=False), "pre-training")
+    assert f"{n} of {n} test samples" in texts[0][1], "an unknown part may have been trained on"
 
 
 def test_an_audit_needs_a_split(store, tmp_path):
