@@ -9,7 +9,9 @@ import polars as pl
 import pytest
 from PIL import Image
 
+from cohorts import load_cohort
 from featurestore.errors import DataError, UnknownNameError
+from featurestore.store import open_store
 
 from .study import BUILD, write_study
 
@@ -103,3 +105,25 @@ def test_a_public_data_set_is_built_from_its_download(run, tmp_path):
         run(*command[:-1], "Effusions")
     with pytest.raises(DataError, match="nowhere"):
         run("cohort", "build", "nih-cxr14", "wet", "--root", "nowhere")
+
+
+def test_a_cohort_takes_its_publishers_split_from_the_samples(run, tmp_path):
+    """The miniature tree puts patients into test, validate and train by the last digit: 0, 1, and 2 to 9."""
+    tree = run("cohort", "phantom-tree", "mimic", "--out", "practice", "--size", "40", "--image-px", "32").output
+    (command,) = [line for line in tree.splitlines() if line.startswith("next: radfs ")]
+    run(*command.removeprefix("next: radfs ").split(), "--bins", "18,50,120")
+    sql = (
+        "SELECT sample AS id, source_split AS part FROM samples JOIN cohorts USING (cohort, cohort_key) "
+        "WHERE cohort = 'mimic-age'"
+    )
+    run("query", sql, "--parquet", "official.parquet")
+    said = run("cohort", "import-splits", "mimic-age", "official.parquet").output
+    assert "splits imported for seed every seed; before: by subject, test share 0.1" in said
+    cohort = load_cohort(open_store(tmp_path / "radfs-store"), "mimic-age")
+    digit = {sample: subject[-1] for sample, subject in cohort.samples.select("sample", "subject").iter_rows()}
+    for seed in (0, 3):
+        split = cohort.split(seed)
+        assert {digit[sample] for sample in split.test} == {"0"}
+        assert {digit[sample] for sample in split.held_out} == {"1"}
+        assert {digit[sample] for sample in split.train} == set("23456789")
+        assert sum(map(len, split.parts().values())) == cohort.samples.height
