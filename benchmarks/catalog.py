@@ -78,9 +78,10 @@ def make_cohort(folder: Path, n: int) -> None:
     columns |= {"study": None, "image": ids, "text": None, "text_sha256": None}
     attributes = [pl.lit(None, dtype).alias(name) for name, dtype in ATTRIBUTES.items()]
     columns |= {"label": [i % 2 for i in range(n)], "label_name": [("no", "yes")[i % 2] for i in range(n)]}
+    attributes.append(pl.lit(None, pl.List(pl.Int8)).alias("findings"))
     write(pl.DataFrame(columns).with_columns(attributes), folder / key / "samples.parquet")
     counts = {"samples": n, "subjects": -(-n // 4), "images": n, "texts": 0}
-    pointer = {"format": 4, "name": "big", "key": key, "builder": "table", "options": {}, "task": "binary"}
+    pointer = {"format": 5, "name": "big", "key": key, "builder": "table", "options": {}, "task": "binary"}
     pointer |= {"classes": ["no", "yes"], "rows": "r", "splits": {}, "licence": "none", "counts": counts}
     (folder / "cohort.json").write_bytes(seal_json(pointer))
 

@@ -45,7 +45,13 @@ def build_table(
     name: NameArgument,
     *,
     records: Annotated[Path, typer.Option(help="CSV, TSV or Parquet; one row a sample.")],
-    label_col: Annotated[str, typer.Option(help="Column of the label: classes, or a number with --bins.")],
+    label_col: Annotated[
+        str | None, typer.Option(help="Column of the label: classes, or a number with --bins. Or --label-cols.")
+    ] = None,
+    label_cols: Annotated[
+        str | None,
+        typer.Option(help="Columns of findings, a,b,c: multi-label. Cells: 1, 0, -1 (uncertain), true, no, blank, ..."),
+    ] = None,
     image_col: Annotated[str | None, typer.Option(help="Column of the image file, relative to --image-root.")] = None,
     text_col: Annotated[str | None, typer.Option(help="Column of the report; blank where there is none.")] = None,
     subject_col: Annotated[str | None, typer.Option(help="Column of the patient: splits keep patients whole.")] = None,
@@ -57,6 +63,8 @@ def build_table(
         Path | None, typer.Option(help="Folder of the images.", show_default="the records' folder")
     ] = None,
     bins: Annotated[int | None, typer.Option(min=2, help="Cut a numeric label into this many equal classes.")] = None,
+    blank: Annotated[str, typer.Option(help="A blank cell of --label-cols means: unknown or absent.")] = "unknown",
+    uncertain: Annotated[str, typer.Option(help="-1 there means: unknown, positive or negative.")] = "unknown",
     dataset: Annotated[
         str | None,
         typer.Option(
@@ -87,6 +95,7 @@ def build_table(
         name,
         records=records,
         label_col=label_col,
+        label_cols=None if label_cols is None else label_cols.split(","),
         image_col=image_col,
         text_col=text_col,
         subject_col=subject_col,
@@ -96,6 +105,8 @@ def build_table(
         view_col=view_col,
         image_root=image_root,
         bins=bins,
+        blank=blank,
+        uncertain=uncertain,
         dataset=dataset,
         licence=licence,
         splits=SplitScheme(test_share=test_share, unit=split, test=test, folds=folds),

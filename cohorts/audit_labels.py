@@ -3,11 +3,13 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import polars as pl
 
 from .cohort import Cohort
 from .finding import Finding
+from .multilabel import UNKNOWN
 from .splits import Split
 
 _WORD = re.compile(r"[a-z]{3,}")
@@ -23,18 +25,34 @@ _MADE_OF_IT = 0.8
 
 
 def label_findings(cohort: Cohort, splits: Mapping[int, Split], texts: Mapping[str, str | None]) -> Iterator[Finding]:
-    """All findings about labels.
+    """All findings about labels. Of a multi-label cohort, about every finding on its own, where it is known.
 
     Args:
         cohort: the cohort.
         splits: seed -> split.
         texts: report item -> its words, null where the texts were taken out of the store.
     """
+    if cohort.task == "multilabel":
+        each = (found for one in _one_by_one(cohort) for found in label_findings(one, splits, texts))
+        yield from dict.fromkeys(each)  # "not known" is said once
+        return
     yield from _words(cohort, texts)
     yield from _balance(cohort, splits)
     for column in ("sex", "view"):
         yield from _by_group(cohort, column)
     yield from _by_age(cohort)
+
+
+def _one_by_one(cohort: Cohort) -> Iterator[Cohort]:
+    """A binary cohort of each finding: the samples in which it is known, of which there may be none."""
+    for i, name in enumerate(cohort.classes):
+        classes = (f"no {name}", name)
+        label = pl.col("findings").list.get(i).cast(pl.Int32).alias("label")
+        samples = cohort.samples.with_columns(label).filter(pl.col("label") != UNKNOWN)
+        of_class = pl.col("label").replace_strict(dict(enumerate(classes)), return_dtype=pl.String)
+        yield replace(
+            cohort, task="binary", classes=classes, samples=samples.with_columns(of_class.alias("label_name"))
+        )
 
 
 def _words(cohort: Cohort, texts: Mapping[str, str | None]) -> Iterator[Finding]:
@@ -105,13 +123,16 @@ def _telling(cohort: Cohort, common: Mapping[str, Counter[int]], total: Counter[
 
 def _balance(cohort: Cohort, splits: Mapping[int, Split]) -> Iterator[Finding]:
     counts = [cohort.counts()[f"class {name}"] for name in cohort.classes]
+    if not sum(counts):
+        yield Finding("warning", "class balance", f"{cohort.classes[-1]!r} is unknown in every sample")
+        return
     shares = ", ".join(f"{name} {n / sum(counts):.1%}" for name, n in zip(cohort.classes, counts, strict=True))
     yield Finding("note", "class balance", f"{shares} of {sum(counts):,} samples", sum(counts))
     label_of = dict(cohort.samples.select("sample", "label").iter_rows())
     smallest: dict[str, tuple[int, str, int]] = {}
     for seed, split in splits.items():
         for part in ("train", "test"):
-            of_part = Counter(label_of[sample] for sample in split.parts()[part])
+            of_part = Counter(label_of[sample] for sample in split.parts()[part] if sample in label_of)
             for label, name in enumerate(cohort.classes):
                 found = (of_part[label], name, seed)
                 smallest[part] = min(smallest.get(part, found), found)

@@ -28,6 +28,7 @@ from .cohort import (
     save_cohort,
 )
 from .flow import Flow, FlowStep
+from .multilabel import ABSENT, PRESENT
 from .scheme import SplitScheme
 
 ROW_SCHEMA = pl.Schema(
@@ -42,9 +43,10 @@ ROW_SCHEMA = pl.Schema(
 )
 """What a builder hands over, one row a sample: a unique id, absolute image path (or null), report (or null)."""
 
-OPTIONAL_ROW_SCHEMA = pl.Schema({"text_id": pl.String, **ATTRIBUTES})
+OPTIONAL_ROW_SCHEMA = pl.Schema({"text_id": pl.String, "findings": pl.List(pl.Int8), **ATTRIBUTES})
 """What a builder may hand over as well. `text_id`: id of the report, where several samples share one (else the row's
-id). The rest: see `ATTRIBUTES`."""
+id). `findings` makes the cohort multi-label: 1, 0 or -1 (unknown) for each of its classes; `label` is then null. The
+rest: see `ATTRIBUTES`."""
 
 _SHOWN_IDS = 5
 _SHOWN_CHARACTERS = 60
@@ -70,7 +72,8 @@ class BuildReport:
         created: False where the store held exactly this cohort already.
         n_samples: samples.
         n_subjects: subjects.
-        class_counts: samples by class, in the order of classes.
+        class_counts: samples by class, in the order of classes; none of a multi-label cohort.
+        finding_counts: of a multi-label cohort, samples in which each finding is present, absent and unknown.
         flow: the steps.
         excluded: ids that were left out, by step.
         notes: what else a reader of the numbers has to know.
@@ -83,6 +86,7 @@ class BuildReport:
     n_samples: int
     n_subjects: int
     class_counts: Mapping[str, int]
+    finding_counts: Mapping[str, tuple[int, int, int]]
     flow: tuple[FlowStep, ...]
     excluded: Mapping[str, tuple[str, ...]]
     notes: tuple[str, ...]
@@ -90,17 +94,23 @@ class BuildReport:
 
     def lines(self) -> list[str]:
         """The report for printing: counts, exclusions with the first ids of each step, notes."""
-        counts = ", ".join(f"{name} {n}" for name, n in self.class_counts.items())
-        positive = f" (positive: {list(self.class_counts)[-1]})" if len(self.class_counts) == 2 else ""
         state = "built" if self.created else "unchanged: the store holds these samples already"
         return [
             f"cohort {self.name} (key {self.key}), {state}",
             f"{self.n_samples:,} samples of {self.n_subjects:,} subjects from {self.flow[0].n_before:,} rows",
-            f"{len(self.class_counts)} classes: {counts}{positive}",
+            *self._label_lines(),
             *(_exclusion(step, ids) for step, ids in self.excluded.items()),
             *([f"every row that was left out, with its reason: {self.excluded_path}"] if self.excluded else []),
             *self.notes,
         ]
+
+    def _label_lines(self) -> list[str]:
+        if self.finding_counts:
+            each = (f"  {name}: {', '.join(map(str, counts))}" for name, counts in self.finding_counts.items())
+            return [f"{len(self.finding_counts)} findings, samples present, absent, unknown:", *each]
+        counts = ", ".join(f"{name} {n}" for name, n in self.class_counts.items())
+        positive = f" (positive: {list(self.class_counts)[-1]})" if len(self.class_counts) == 2 else ""
+        return [f"{len(self.class_counts)} classes: {counts}{positive}"]
 
 
 def draft_cohort(
@@ -125,7 +135,7 @@ def draft_cohort(
         flow: the steps that led to these rows.
         builder: name in `COHORT_BUILDERS`.
         options: what the builder was given; kept with the cohort, not in its key.
-        classes: names of the classes.
+        classes: names of the classes, or of the findings.
         scheme: how the cohort is to be split.
         licence: of the data.
         dataset: ids of samples and items are `<dataset>/<row id>`; None for the cohort's name.
@@ -138,6 +148,7 @@ def draft_cohort(
     check_name(name)
     dataset = name if dataset is None else dataset
     check_name(dataset, what="dataset")
+    task = "multilabel" if "findings" in rows.columns else "binary" if len(classes) == 2 else "multiclass"
     rows = _with_optional(rows).sort("id")
     item, text_item = (pl.format("{}/{}", pl.lit(dataset), column) for column in ("id", "text_id"))
     samples = rows.select(
@@ -149,12 +160,13 @@ def draft_cohort(
         pl.Series("text_sha256", [None if t is None else text_hash(t) for t in rows["text"]], dtype=pl.String),
         "label",
         pl.col("label").replace_strict(dict(enumerate(classes)), return_dtype=pl.String).alias("label_name"),
+        "findings",
         *ATTRIBUTES.names(),
     ).cast(SAMPLE_SCHEMA)
     cohort = Cohort(
         name=name,
         rows_key=rows_key(dataset, samples, classes=classes, recipe=recipe),
-        task="binary" if len(classes) == 2 else "multiclass",
+        task=task,
         classes=classes,
         scheme=scheme,
         licence=licence,
@@ -162,7 +174,8 @@ def draft_cohort(
         builder=builder,
         options=options,
     )
-    notes = (*_missing(rows), *_odd_classes(samples, classes), *notes)
+    odd = _odd_findings(samples, classes) if task == "multilabel" else _odd_classes(samples, classes)
+    notes = (*_missing(rows), *odd, *notes)
     items = _items(rows.with_columns(item.alias("item"), text_item.alias("text_item")))
     return Draft(cohort, items, flow, notes)
 
@@ -209,7 +222,8 @@ def commit(
         created=created,
         n_samples=counts["samples"],
         n_subjects=counts["subjects"],
-        class_counts={c: counts[f"class {c}"] for c in cohort.classes},
+        class_counts=cohort.class_counts(),
+        finding_counts=cohort.finding_counts(),
         flow=tuple(draft.flow.steps),
         excluded={step: tuple(ids) for step, ids in by_step.items()},
         notes=notes,
@@ -281,6 +295,21 @@ def _odd_classes(samples: pl.DataFrame, classes: tuple[str, ...]) -> list[str]:
     alike = [name for name in classes if sum(name.lower() == other.lower() for other in classes) > 1]
     if alike:
         lines.append(f"WARNING: classes {', '.join(map(repr, alike))} differ in case alone")
+    return lines
+
+
+def _odd_findings(samples: pl.DataFrame, names: tuple[str, ...]) -> list[str]:
+    """Warnings of findings that no split has on both sides."""
+    lines = []
+    for i, name in enumerate(names):
+        of = samples.group_by(pl.col("findings").list.get(i).alias("code")).agg(pl.col("subject").n_unique())
+        subjects = dict(of.iter_rows())
+        lines += [
+            f"WARNING: finding {name!r} is {what} in {'one subject only' if code in subjects else 'no subject'}: "
+            "no split can both learn and measure it"
+            for what, code in (("present", PRESENT), ("absent", ABSENT))
+            if subjects.get(code, 0) < 2
+        ]
     return lines
 
 

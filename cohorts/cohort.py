@@ -25,6 +25,7 @@ from featurestore.store import Store
 
 from .flow import EXCLUDED_SCHEMA, FLOW_SCHEMA
 from .imported import IMPORTED_SCHEMA, imported_split
+from .multilabel import finding_counts, with_strata
 from .scheme import SplitScheme
 from .splits import Split, make_split
 
@@ -55,12 +56,14 @@ SAMPLE_SCHEMA = pl.Schema(
         "text_sha256": pl.String,
         "label": pl.Int32,
         "label_name": pl.String,
+        "findings": pl.List(pl.Int8),
         **ATTRIBUTES,
     }
 )
 """One row a sample, in the order of ids. `image` and `text` are item ids (null where there is none; samples of one
 study share its report), `text_sha256` is the hash of the report that the cohort was built with; `label` is the place
-of `label_name` in the cohort's classes; `study` may be null. Then `ATTRIBUTES`."""
+of `label_name` in the cohort's classes; `study` may be null. A sample of a multi-label cohort has `findings` in place
+of both: of each finding, in the order of the cohort's classes, 1 present, 0 absent, -1 unknown. Then `ATTRIBUTES`."""
 
 _POINTER = "cohort.json"
 _POINTER_KEYS = ("key", "builder", "options", "task", "classes", "rows", "splits", "licence", "counts")
@@ -74,8 +77,9 @@ class Cohort:
     Attributes:
         name: what the user calls it.
         rows_key: hash of the samples (`rows_key`): equal for two cohorts of the same rows, however they are split.
-        task: "binary" (the positive class is the last one) or "multiclass".
-        classes: names; label i is `classes[i]`.
+        task: "binary" (the positive class is the last one), "multiclass" or "multilabel" (findings, each present,
+            absent or unknown).
+        classes: names; label i is `classes[i]`. Of a multi-label cohort the names of the findings.
         scheme: how it is split.
         licence: of the data, as far as it was stated.
         samples: columns of `SAMPLE_SCHEMA`.
@@ -107,7 +111,7 @@ class Cohort:
         return tuple(range(self.scheme.folds or 5))
 
     def split(self, seed: int, samples: pl.DataFrame | None = None) -> Split:
-        """The split of one seed.
+        """The split of one seed. Of a multi-label cohort balanced by how many findings are present (`with_strata`).
 
         Numbers of training samples that the scheme declares are those of the whole cohort: of a part of it, a fraction
         is the floor, as ever.
@@ -119,23 +123,43 @@ class Cohort:
         Raises:
             DataError: too few subjects, or no imported split of this seed.
         """
-        samples = self.samples if samples is None else samples
+        samples, strata = self.samples if samples is None else samples, len(self.classes)
+        if self.task == "multilabel":
+            samples, strata = with_strata(samples), strata + 1
         if self.imported is not None:
-            split = imported_split(self.imported, samples, seed=seed, classes=len(self.classes), scheme=self.scheme)
+            split = imported_split(self.imported, samples, seed=seed, classes=strata, scheme=self.scheme)
         else:
-            split = make_split(samples, seed=seed, classes=len(self.classes), scheme=self.scheme)
+            split = make_split(samples, seed=seed, classes=strata, scheme=self.scheme)
         return replace(split, n_train=dict(self.scheme.n_train)) if samples.height == self.samples.height else split
 
     def counts(self) -> dict[str, int]:
-        """Samples, subjects, images, texts, and samples by class (`class <name>`)."""
-        by_class = dict(self.samples.group_by("label_name").len().iter_rows())
+        """Samples, subjects, images, texts, and samples by class (`class <name>`).
+
+        Of a multi-label cohort, samples by finding (`finding <name> present`, `... absent`, `... unknown`).
+        """
         return {
             "samples": self.samples.height,
             "subjects": self.samples["subject"].n_unique(),
             "images": self.samples["image"].count(),
             "texts": self.samples["text"].count(),
-            **{f"class {name}": by_class.get(name, 0) for name in self.classes},
+            **{f"class {name}": n for name, n in self.class_counts().items()},
+            **{
+                f"finding {name} {what}": n
+                for name, counts in self.finding_counts().items()
+                for what, n in zip(("present", "absent", "unknown"), counts, strict=True)
+            },
         }
+
+    def class_counts(self) -> dict[str, int]:
+        """Samples by class, in the order of classes; empty for a multi-label cohort."""
+        if self.task == "multilabel":
+            return {}
+        by_class = dict(self.samples.group_by("label_name").len().iter_rows())
+        return {name: by_class.get(name, 0) for name in self.classes}
+
+    def finding_counts(self) -> dict[str, tuple[int, int, int]]:
+        """Samples in which each finding is present, absent and unknown; empty unless the cohort is multi-label."""
+        return finding_counts(self.samples, self.classes) if self.task == "multilabel" else {}
 
 
 def check_name(name: str, *, what: str = "cohort") -> None:
@@ -174,10 +198,10 @@ def rows_key(
     def local(item: str | None) -> str | None:
         return item.removeprefix(f"{dataset}/") if item is not None else None
 
-    what = samples.select("sample", "subject", "study", "image", "text_sha256", "label")
+    what = samples.select("sample", "subject", "study", "image", "text_sha256", "label", "findings")
     rows = [
-        (local(sample), subject, study, local(image), text_sha256, label)
-        for sample, subject, study, image, text_sha256, label in what.iter_rows()
+        (local(sample), subject, study, local(image), text_sha256, label if findings is None else findings)
+        for sample, subject, study, image, text_sha256, label, findings in what.iter_rows()
     ]
     return content_key({"samples": rows, "classes": classes, "recipe": recipe})
 

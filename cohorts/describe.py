@@ -31,7 +31,7 @@ def describe_cohort(store: Store, name: str) -> list[str]:
         f"{cohort.task}; splits: {cohort.scheme}",
         *_subject_warning(cohort),
         "",
-        "classes",
+        "findings" if cohort.task == "multilabel" else "classes",
         *_class_lines(cohort),
         "",
         "how the rows came about",
@@ -44,11 +44,12 @@ def describe_cohort(store: Store, name: str) -> list[str]:
 
 
 def _class_lines(cohort: Cohort) -> Iterator[str]:
-    counts = cohort.counts()
-    for number, name in enumerate(cohort.classes):
-        n = counts[f"class {name}"]
+    for number, (name, n) in enumerate(cohort.class_counts().items()):
         positive = "  (positive)" if cohort.task == "binary" and number == 1 else ""
-        yield f"  {number}  {name}: {n:,} ({n / counts['samples']:.1%}){positive}"
+        yield f"  {number}  {name}: {n:,} ({n / cohort.samples.height:.1%}){positive}"
+    for number, (name, (present, absent, unknown)) in enumerate(cohort.finding_counts().items()):
+        share = f" ({present / (present + absent):.1%} of those known)" if present + absent else ""
+        yield f"  {number}  {name}: {present:,} present{share}, {absent:,} absent, {unknown:,} unknown"
 
 
 def _subject_warning(cohort: Cohort) -> Iterator[str]:

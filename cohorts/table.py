@@ -18,12 +18,13 @@ from featurestore.store import Store
 from .attributes import clean_attributes
 from .build import ROW_SCHEMA, BuildReport, commit, draft_cohort
 from .flow import Flow
-from .labels import Labels, as_bins, as_classes, as_numbers
+from .labels import as_bins, as_classes, as_numbers
+from .multilabel import FindingColumns
 from .scheme import BY_SUBJECT, SplitScheme
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _MAX_ID_LENGTH = 500
-_CONTENT = ("subject", "image", "text", "label")
+_CONTENT = ("subject", "image", "text")
 _ROW_NUMBER = pl.format("row-{}", pl.col("row").cast(pl.String).str.zfill(6))
 
 
@@ -32,7 +33,8 @@ def build_table(
     name: str,
     *,
     records: str | os.PathLike[str],
-    label_col: str,
+    label_col: str | None = None,
+    label_cols: Sequence[str] | None = None,
     image_col: str | None = None,
     text_col: str | None = None,
     subject_col: str | None = None,
@@ -42,6 +44,8 @@ def build_table(
     view_col: str | None = None,
     image_root: str | os.PathLike[str] | None = None,
     bins: int | None = None,
+    blank: str = "unknown",
+    uncertain: str = "unknown",
     dataset: str | None = None,
     splits: SplitScheme = BY_SUBJECT,
     licence: str = "not stated",
@@ -53,7 +57,9 @@ def build_table(
         store: where it goes.
         name: the cohort's name.
         records: a .csv, .tsv (UTF-8, also .gz) or .parquet file with a header.
-        label_col: the label: few distinct values, or numbers with `bins`.
+        label_col: the label: few distinct values, or numbers with `bins`. Either this or `label_cols` is needed.
+        label_cols: findings, each present, absent or unknown in a sample: a multi-label cohort. A cell holds 1, 0, -1
+            (uncertain), true, false, yes, no or nothing; a row with another is left out, as is one that knows nothing.
         image_col: path of the image, below `image_root`. At least one of `image_col` and `text_col` is needed.
         text_col: the report.
         subject_col: the patient: the unit of splitting. Without it every row counts as a subject of its own.
@@ -61,6 +67,8 @@ def build_table(
         sex_col, age_col, view_col: what only describes a sample: for the audit and for results by subgroup.
         image_root: folder that the image paths are relative to; else the table's own folder.
         bins: cut a numeric label into this many bins of about equal size.
+        blank: with `label_cols`, what a blank cell means: "unknown" or "absent".
+        uncertain: with `label_cols`, what -1 means: "unknown", "positive" or "negative".
         dataset: first part of the items' ids; None for the cohort's name. Cohorts of one dataset (several labels of
             one table) share images and reports, which are embedded once.
         splits: how the cohort is to be split.
@@ -71,13 +79,15 @@ def build_table(
         DataError: the table is unreadable, empty, or leaves no rows or one class; the name stands for other content.
         UnknownNameError: a column that the table does not have.
     """
+    label = _label_of(label_col, label_cols, bins=bins, blank=blank, uncertain=uncertain)
     if image_col is None and text_col is None:
         raise DataError("a cohort needs images, texts or both: name at least one of --image-col and --text-col.")
     table = Path(records).expanduser()
     root = Path(os.path.abspath(Path(image_root).expanduser() if image_root is not None else table.parent))  # noqa: PTH100
     roles = {"image": image_col, "text": text_col, "label": label_col, "subject": subject_col, "id": id_col}
     roles |= {"sex": sex_col, "age": age_col, "view": view_col}
-    frame = _with_roles(read_records(table), roles, table)
+    of_findings = label.roles if isinstance(label, FindingColumns) else {}
+    frame = _with_roles(read_records(table), roles | of_findings, table)
     if image_col is not None and not root.is_dir():
         raise DataError(f"image root {root} is not a folder. Name the folder of the images with --image-root.")
 
@@ -88,13 +98,15 @@ def build_table(
         "bins": bins,
         "dataset": dataset,
     }
+    if isinstance(label, FindingColumns):
+        options |= {"label_cols": label.names, "blank": blank, "uncertain": uncertain}
     return build_frame(
         store,
         name,
         frame,
         flow=Flow(frame.height, f"rows in {table.name}"),
         root=root,
-        label=label_col,
+        label=label,
         bins=bins,
         needs_subject=subject_col is not None,
         builder="table",
@@ -113,7 +125,7 @@ def build_frame(
     *,
     flow: Flow,
     root: Path,
-    label: str,
+    label: str | FindingColumns,
     needs_subject: bool,
     builder: str,
     options: Mapping[str, Any],
@@ -128,20 +140,21 @@ def build_frame(
     Args:
         store, name, dataset, splits, licence, bins, replace: as in `build_table`.
         frame: `row` (from 1) and, all text, `id`, `subject`, `image` (below `root`), `text`, `label`, `sex`, `age`,
-            `view`; at will `study` and `source_split`.
+            `view`; at will `study` and `source_split`. With findings, `label` is null and their columns are there.
         flow: the steps so far.
         root: folder of the images.
-        label: name of the label, for errors.
+        label: name of the label, for errors; or the columns of findings.
         needs_subject: whether a row without a subject is left out; else it counts as a subject of its own.
         builder: name in `COHORT_BUILDERS`.
         options: what the builder was given.
     """
-    frame = _resolve_images(_drop_unusable(frame, flow, needs_subject=needs_subject), flow, root)
-    frame, labels = _label(_drop_empty(frame, flow), flow, label, bins)
+    of_label = tuple(label.roles) if isinstance(label, FindingColumns) else ("label",)
+    frame = _drop_unusable(frame, flow, needs_subject=needs_subject, of_label=of_label)
+    frame = _drop_empty(_resolve_images(frame, flow, root), flow)
+    frame, classes, edges = _label(frame, flow, label, bins)
     frame, odd_ages = clean_attributes(frame)
-    known = [column for column in ("study", "source_split") if column in frame.columns]
+    known = [column for column in ("study", "source_split", "findings") if column in frame.columns]
     rows = frame.with_columns(
-        pl.Series("label", labels.codes, pl.Int32),
         pl.coalesce("subject", "id").alias("subject"),
         *([] if "study" in known else [pl.lit(None).alias("study")]),
     ).select(*ROW_SCHEMA, "sex", "age", "view", *(column for column in known if column != "study"))
@@ -150,8 +163,8 @@ def build_frame(
         rows,
         flow,
         builder=builder,
-        options={**options, "bin_edges": labels.edges},
-        classes=labels.classes,
+        options={**options, "bin_edges": edges},
+        classes=classes,
         scheme=splits,
         licence=licence,
         dataset=dataset,
@@ -185,6 +198,23 @@ def example(store: Store, name: str, folder: Path) -> BuildReport:
         subject_col="subject",
         id_col="id",
     )
+
+
+def _label_of(
+    label_col: str | None, label_cols: Sequence[str] | None, *, bins: int | None, blank: str, uncertain: str
+) -> str | FindingColumns:
+    """What the options say the label is."""
+    if (label_col is None) == (label_cols is None):
+        raise DataError("name either --label-col, of one label, or --label-cols, of findings.")
+    if label_cols is not None:
+        if bins is not None:
+            raise DataError("--bins cuts the number of --label-col; the findings of --label-cols are not cut.")
+        names = label_cols.split(",") if isinstance(label_cols, str) else label_cols
+        return FindingColumns(tuple(name.strip() for name in names), blank, uncertain)
+    if (blank, uncertain) != ("unknown", "unknown"):
+        raise DataError("--blank and --uncertain say how the findings of --label-cols are read: name those.")
+    assert label_col is not None
+    return label_col
 
 
 def read_records(table: Path) -> pl.DataFrame:
@@ -292,7 +322,7 @@ def _cleaned(column: str | None, role: str) -> pl.Expr:
     return pl.when(~missing).then(pl.col(column) if role == "text" else bare).alias(role)
 
 
-def _drop_unusable(frame: pl.DataFrame, flow: Flow, *, needs_subject: bool) -> pl.DataFrame:
+def _drop_unusable(frame: pl.DataFrame, flow: Flow, *, needs_subject: bool, of_label: tuple[str, ...]) -> pl.DataFrame:
     """Leave out rows that lack an id, a label or a subject, and all but the first of rows that say the same."""
     # A row without an id goes by its number in the report.
     frame = frame.with_columns(pl.col("id").is_null().alias("_no_id"), pl.coalesce("id", _ROW_NUMBER).alias("id"))
@@ -305,7 +335,7 @@ def _drop_unusable(frame: pl.DataFrame, flow: Flow, *, needs_subject: bool) -> p
     )
     frame = flow.drop(
         frame,
-        pl.struct(_CONTENT).n_unique().over("id") > 1,
+        pl.struct(*_CONTENT, *of_label).n_unique().over("id") > 1,
         step="conflicting id",
         reason="several rows have this id and differ in label, subject, image or text: none can be trusted",
     )
@@ -315,7 +345,8 @@ def _drop_unusable(frame: pl.DataFrame, flow: Flow, *, needs_subject: bool) -> p
         step="repeated row",
         reason="the row repeats an earlier one with the same id; the first is kept",
     )
-    frame = flow.drop(frame, pl.col("label").is_null(), step="missing label", reason="the row has no label")
+    if of_label == ("label",):  # a blank finding says something
+        frame = flow.drop(frame, pl.col("label").is_null(), step="missing label", reason="the row has no label")
     if needs_subject:
         frame = flow.drop(
             frame,
@@ -363,18 +394,24 @@ def _is_file(path: str) -> bool:
     return os.path.isfile(path)  # noqa: PTH113  (Path.is_file raises on a name that is too long)
 
 
-def _label(frame: pl.DataFrame, flow: Flow, column: str, bins: int | None) -> tuple[pl.DataFrame, Labels]:
+def _label(
+    frame: pl.DataFrame, flow: Flow, label: str | FindingColumns, bins: int | None
+) -> tuple[pl.DataFrame, tuple[str, ...], tuple[float, ...] | None]:
+    """The rows with the code of their class as `label`, or with `findings`; the classes; the edges of bins."""
+    if isinstance(label, FindingColumns):
+        frame = label.read(frame, flow)
+    elif bins is not None:
+        frame = frame.with_columns(as_numbers(frame["label"]).alias("_number"))
+        frame = flow.drop(
+            frame, pl.col("_number").is_null(), step="label is no number", reason="bins need a label that is a number"
+        )
     if frame.is_empty():
         raise _nothing_left(flow)
-    if bins is None:
-        return frame, as_classes(frame["label"], column=column)
-    frame = frame.with_columns(as_numbers(frame["label"]).alias("_number"))
-    frame = flow.drop(
-        frame, pl.col("_number").is_null(), step="label is no number", reason="bins need a label that is a number"
-    )
-    if frame.is_empty():
-        raise _nothing_left(flow)
-    return frame, as_bins(frame["_number"], bins, column=column)
+    if isinstance(label, FindingColumns):
+        return frame, label.names, None
+    of = "label" if bins is None else "_number"
+    labels = as_classes(frame[of], column=label) if bins is None else as_bins(frame[of], bins, column=label)
+    return frame.with_columns(pl.Series("label", labels.codes, pl.Int32)), labels.classes, labels.edges
 
 
 def _nothing_left(flow: Flow) -> DataError:

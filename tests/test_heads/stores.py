@@ -29,7 +29,7 @@ def make_store(root: Path, *, subjects: int = 40, classes: int = 2, without_text
     return store
 
 
-_UNKNOWN = (None,) * len(ATTRIBUTES)
+_UNKNOWN = (None,) * (1 + len(ATTRIBUTES))  # no findings either
 
 
 def add_cohort(
