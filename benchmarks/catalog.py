@@ -81,7 +81,7 @@ def make_cohort(folder: Path, n: int) -> None:
     attributes.append(pl.lit(None, pl.List(pl.Int8)).alias("findings"))
     write(pl.DataFrame(columns).with_columns(attributes), folder / key / "samples.parquet")
     counts = {"samples": n, "subjects": -(-n // 4), "images": n, "texts": 0}
-    pointer = {"format": 5, "name": "big", "key": key, "builder": "table", "options": {}, "task": "binary"}
+    pointer = {"format": 6, "name": "big", "key": key, "builder": "table", "options": {}, "task": "binary"}
     pointer |= {"classes": ["no", "yes"], "rows": "r", "splits": {}, "licence": "none", "counts": counts}
     (folder / "cohort.json").write_bytes(seal_json(pointer))
 

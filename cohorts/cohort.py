@@ -29,7 +29,7 @@ from .multilabel import finding_counts, with_strata
 from .scheme import SplitScheme
 from .splits import Split, make_split
 
-FORMAT = 5
+FORMAT = 6
 """Version of the files above."""
 
 ATTRIBUTES = pl.Schema(
