@@ -153,7 +153,8 @@ def build_frame(
     frame = _drop_empty(_resolve_images(frame, flow, root), flow)
     frame, classes, edges = _label(frame, flow, label, bins)
     frame, odd_ages = clean_attributes(frame)
-    known = [column for column in ("study", "source_split", "findings") if column in frame.columns]
+    known = [column for column in ("study", "source_split") if column in frame.columns]
+    known += ["findings"] if isinstance(label, FindingColumns) else []  # a source may have a column of that name
     rows = frame.with_columns(
         pl.coalesce("subject", "id").alias("subject"),
         *([] if "study" in known else [pl.lit(None).alias("study")]),
