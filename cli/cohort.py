@@ -63,8 +63,8 @@ def build_table(
         Path | None, typer.Option(help="Folder of the images.", show_default="the records' folder")
     ] = None,
     bins: Annotated[int | None, typer.Option(min=2, help="Cut a numeric label into this many equal classes.")] = None,
-    blank: Annotated[str, typer.Option(help="A blank cell of --label-cols means: unknown or absent.")] = "unknown",
-    uncertain: Annotated[str, typer.Option(help="-1 there means: unknown, positive or negative.")] = "unknown",
+    blank: Annotated[str, typer.Option(help="A blank finding means: unknown or absent.")] = "unknown",
+    uncertain: Annotated[str, typer.Option(help="-1 in a finding means: unknown, positive, negative.")] = "unknown",
     dataset: Annotated[
         str | None,
         typer.Option(
@@ -95,7 +95,7 @@ def build_table(
         name,
         records=records,
         label_col=label_col,
-        label_cols=None if label_cols is None else label_cols.split(","),
+        label_cols=label_cols,
         image_col=image_col,
         text_col=text_col,
         subject_col=subject_col,

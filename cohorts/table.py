@@ -58,8 +58,9 @@ def build_table(
         name: the cohort's name.
         records: a .csv, .tsv (UTF-8, also .gz) or .parquet file with a header.
         label_col: the label: few distinct values, or numbers with `bins`. Either this or `label_cols` is needed.
-        label_cols: findings, each present, absent or unknown in a sample: a multi-label cohort. A cell holds 1, 0, -1
-            (uncertain), true, false, yes, no or nothing; a row with another is left out, as is one that knows nothing.
+        label_cols: findings, each present, absent or unknown in a sample: a multi-label cohort. Names, or one text
+            "a,b,c". A cell holds 1, 0, -1 (uncertain), true, false, yes, no or nothing; a row with another is left
+            out, as is one that knows nothing.
         image_col: path of the image, below `image_root`. At least one of `image_col` and `text_col` is needed.
         text_col: the report.
         subject_col: the patient: the unit of splitting. Without it every row counts as a subject of its own.
