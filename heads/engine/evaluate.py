@@ -1,6 +1,6 @@
 """What heads say about samples, without dropout, on the clean view: for many heads at once.
 
-Heads that are asked about the same samples share their tokens.
+Heads that are asked about the same samples go through their towers side by side.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
