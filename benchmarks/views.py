@@ -11,6 +11,7 @@ import argparse
 import csv
 import os
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from unittest.mock import patch
 
@@ -53,8 +54,8 @@ def encode(files: list[Path], views: int) -> np.ndarray:
 
 def every_epoch_its_own(n_items: int, n_views: int, *, seed: int) -> Iterator[Tensor]:
     """In place of `epoch_views`: epoch e reads view e, so no crop is seen twice."""
-    for epoch in range(n_views):
-        yield torch.full((n_items,), epoch)
+    for epoch in count():
+        yield torch.full((n_items,), epoch % n_views)  # the fleet asks once more than there are epochs
 
 
 def aurocs(tables: list[np.ndarray], rows: list[dict[str, str]], task: str, seeds: int, epochs: int) -> np.ndarray:

@@ -170,17 +170,21 @@ def phantom_tree(
 
     Example: `radfs cohort phantom-tree mimic --out practice`
     """
+    from cohorts.phantom_inspect import PARTS as INSPECT
     from cohorts.phantom_inspect import write_inspect_tree
+    from cohorts.phantom_mimic import PARTS as MIMIC
     from cohorts.phantom_mimic import write_mimic_tree
     from featurestore.errors import DataError
 
     if kind == "mimic":
         tree = write_mimic_tree(out, subjects=size, seed=seed, image_px=image_px, bad_rows=bad_rows)
         folders = f"--mimic-cxr-jpg {tree.jpg} --mimic-cxr {tree.reports} --mimic-iv {tree.iv}"
+        typer.echo(f"{size} made-up patients -> {', '.join(str(out / part) for part in MIMIC)}")
         typer.echo(f"next: radfs cohort build mimic-age {folders}")
     elif kind == "inspect":
         tree = write_inspect_tree(out, studies=size, seed=seed, image_px=image_px)
         folders = f"--inspect {tree.tables} --radiographs {tree.radiographs}"
+        typer.echo(f"{size} made-up studies -> {', '.join(str(out / part) for part in INSPECT)}")
         typer.echo(f"next: radfs cohort build inspect-readmission-12m {folders}")
     else:
         raise DataError(f"tree {kind!r} is not known: use mimic or inspect.")

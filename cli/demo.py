@@ -77,18 +77,28 @@ def demo(
 
 def _build_tasks(folder: Path) -> None:
     """Write the downloads, build the six cohorts in a store of their own, and show where their rows went."""
+    import shutil
     from importlib import import_module
 
     import polars as pl
 
     from cohorts import COHORT_BUILDERS, load_flow
-    from cohorts.phantom_inspect import write_inspect_tree
-    from cohorts.phantom_mimic import write_mimic_tree
+    from cohorts.phantom_inspect import PARTS as INSPECT
+    from cohorts.phantom_inspect import InspectTree, write_inspect_tree
+    from cohorts.phantom_mimic import PARTS as MIMIC
+    from cohorts.phantom_mimic import MimicTree, write_mimic_tree
     from featurestore.store import open_store
 
     from .output import print_frame
 
-    mimic, inspect = write_mimic_tree(folder, image_px=128), write_inspect_tree(folder, image_px=128)
+    if not folder.exists():
+        partial = folder.with_name(f"{folder.name}.partial")  # of a demo that was stopped
+        shutil.rmtree(partial, ignore_errors=True)
+        write_mimic_tree(partial, image_px=128)
+        write_inspect_tree(partial, image_px=128)
+        partial.rename(folder)
+    mimic = MimicTree(*(folder / part for part in MIMIC))
+    inspect = InspectTree(*(folder / part for part in INSPECT))
     sources = {
         "mimic": {"mimic_cxr_jpg": mimic.jpg, "mimic_cxr": mimic.reports, "mimic_iv": mimic.iv},
         "inspect": {"inspect": inspect.tables, "radiographs": inspect.radiographs},

@@ -22,7 +22,9 @@ def predict(
     device: Annotated[str, typer.Option(help="Of the encoder: auto, cpu or cuda.")] = "auto",
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
-    """Apply a trained head to images that it has never seen: files, or a cohort of the store. Not for clinical use.
+    """Apply a trained head to images: files, or a cohort of the store. Not for clinical use.
+
+    Of a cohort, the column `part` says which images the head was trained on: no metric may count those.
 
     Example: `radfs predict --run 0123456789abcdef --images folder --out predictions.csv`
     """
@@ -53,3 +55,10 @@ def predict(
         typer.echo(f"{len(failed)} failed:", err=True)
         for name, *_, reason in failed.head(_SHOWN).iter_rows():
             typer.echo(f"  {name}: {reason}", err=True)
+        if len(failed) > _SHOWN:
+            typer.echo(f"  and {len(failed) - _SHOWN} more: see the column `failure`", err=True)
+    if len(failed) == len(found):
+        raise typer.Exit(1)
+    if cohort is not None and (seen := found.filter(found["part"] == "train").height):
+        note = f"{seen} of them are training samples of this run (column `part`): leave them out of any metric"
+        typer.echo(note, err=True)

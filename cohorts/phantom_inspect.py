@@ -15,6 +15,7 @@ import numpy as np
 from featurestore.keys import stream_seed
 
 from .phantom_draw import FINDINGS, Finding, draw_chest
+from .phantom_folder import refuse_existing
 from .phantom_text import write_sections
 
 _LABELS = (
@@ -36,18 +37,26 @@ class InspectTree:
     radiographs: Path
 
 
+PARTS = ("inspect", "radiographs")
+"""The folders of a tree."""
+
+
 def write_inspect_tree(folder: Path, *, studies: int = 120, seed: int = 0, image_px: int = 64) -> InspectTree:
     """Write `folder`/inspect with its tables and `folder`/radiographs as `radfs cohort drr` would make them.
 
     Args:
-        folder: is made; what is there under these names is written over.
+        folder: is made; `PARTS` must not be there yet.
         studies: number of CT studies; about every third patient has two.
         seed: of everything.
         image_px: height and width of the radiographs.
+
+    Raises:
+        DataError: one of the folders is there: it may be somebody's real download.
     """
     from PIL import Image
 
-    tree = InspectTree(folder / "inspect", folder / "radiographs")
+    refuse_existing(folder, PARTS)
+    tree = InspectTree(*(folder / part for part in PARTS))
     for path in (tree.tables, tree.radiographs):
         path.mkdir(parents=True, exist_ok=True)
     labels, mapping, splits, impressions = [], [], [], []

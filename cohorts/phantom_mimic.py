@@ -22,6 +22,7 @@ import numpy as np
 from featurestore.keys import stream_seed
 
 from .phantom_draw import FINDINGS, Finding, draw_chest
+from .phantom_folder import refuse_existing
 from .phantom_text import write_sections
 from .sources.mimic_cxr_jpg import FINDINGS as LABELS
 
@@ -60,20 +61,28 @@ class _Study:
     views: tuple[str, ...]
 
 
+PARTS = ("mimic-cxr-jpg", "mimic-cxr", "mimic-iv")
+"""The folders of a tree."""
+
+
 def write_mimic_tree(
     folder: Path, *, subjects: int = 100, seed: int = 0, image_px: int = 64, bad_rows: bool = False
 ) -> MimicTree:
     """Write `folder`/mimic-cxr-jpg, mimic-cxr (reports in their zip) and mimic-iv.
 
     Args:
-        folder: is made; what is there under these names is written over.
+        folder: is made; `PARTS` must not be there yet.
         subjects: number of patients, each with one to four studies.
         seed: of everything.
         image_px: height and width of the images.
         bad_rows: also write rows that cannot be read: an impossible date, an age of 300, a label 7, a patient id that
             climbs out of the tree, times that are none.
+
+    Raises:
+        DataError: one of the folders is there: it may be somebody's real download.
     """
-    tree = MimicTree(folder / "mimic-cxr-jpg", folder / "mimic-cxr", folder / "mimic-iv")
+    refuse_existing(folder, PARTS)
+    tree = MimicTree(*(folder / part for part in PARTS))
     for path in (tree.jpg / "files", tree.reports, tree.iv / "hosp"):
         path.mkdir(parents=True, exist_ok=True)
     studies, patients, stays = [], [], []

@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from featurestore.errors import DataError, unknown_name
-from featurestore.fsio import parquet_bytes, write_atomic, write_parquet
+from featurestore.fsio import parquet_bytes, read_parquet, write_atomic, write_parquet
 from featurestore.keys import content_key
 from featurestore.store import Store
 
@@ -43,6 +43,20 @@ def save_split(store: Store, cohort: Cohort, split: Split, seed: int) -> None:
         for rank, sample in enumerate(ids)
     ]
     write_parquet(path, pl.DataFrame(rows, schema=SPLIT_SCHEMA, orient="row"))
+
+
+def load_parts(store: Store, cohort_name: str, split_key: str) -> dict[str, tuple[str, ...]]:
+    """The ids of every part of a stored split, each in its seeded order.
+
+    Raises:
+        DataError: no such split was stored.
+    """
+    path = store.cohorts / cohort_name / "splits" / f"{split_key}.parquet"
+    try:
+        rows = read_parquet(path).sort("rank")
+    except FileNotFoundError:
+        raise DataError(f"cohort {cohort_name} has no stored split {split_key}: was it replaced since?") from None
+    return {part: tuple(rows.filter(pl.col("part") == part)["sample"]) for part in PARTS}
 
 
 FILE_SCHEMA = pl.Schema(

@@ -4,6 +4,7 @@ The encoder that read the training images reads the new ones, with the same weig
 said.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import polars as pl
 import torch
 
 from cohorts.cohort import load_cohort
+from cohorts.split_files import load_parts
 from featurestore.encoders import build, resolve
 from featurestore.errors import DataError, ItemError
 from featurestore.extract import layout_of, resolve_device
@@ -21,8 +23,9 @@ from featurestore.reader import Features, open_features
 from featurestore.store import Store
 
 from .engine import HeadData, TokenTable, apply_head
+from .finished import FinishedRuns
 from .jobs import head_config
-from .kept import KeptHead, load_kept
+from .kept import KeptHead, kept_runs, load_kept
 from .kinds import get_head
 
 
@@ -53,11 +56,7 @@ def predict_files(
         DataError: no such head, it reads more than images, the folder is empty, or the encoder's weights are others.
     """
     kept = _kept(store, run_id)
-    files = (
-        sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")) if folder.is_dir() else []
-    )
-    if not files:
-        raise DataError(f"{folder} holds no files: name a folder of images with --images.")
+    files = _files(folder)
     feature_set = open_feature_set(store, kept.features["image"])
     spec = resolve(feature_set.encoder, weights=weights, variant=feature_set.layout.about.get("variant"))
     if layout_of(spec, dtype=feature_set.layout.dtype).identity != feature_set.identity:
@@ -94,7 +93,9 @@ def predict_cohort(store: Store, run_id: str, cohort_name: str, *, batch_size: i
     """What a kept head says about the images of a cohort, from their tokens in the store.
 
     Returns:
-        One row a sample that has an image: `sample`, `p_<class>` for each class, and `failure`.
+        One row a sample that has an image: `sample`; `part`, what the image was to this run: "train" (the head was
+        trained on it), "test" (its results, and the choice of a best epoch, are of it), "unused" (of the run's cohort
+        but in neither), null where it was not in that cohort; `p_<class>` for each class; and `failure`.
 
     Raises:
         DataError: no such head, or it reads more than images.
@@ -110,12 +111,43 @@ def predict_cohort(store: Store, run_id: str, cohort_name: str, *, batch_size: i
         probabilities[places] = _apply(kept, _tokens(features, samples["image"].gather(places).to_list(), kept))
     missing = f"no tokens in {feature_set.name}. {feature_set.how_to_fill(cohort_name)}"
     failures = [None if there else missing for there in has]
-    return _frame(kept, "sample", samples["sample"].to_list(), probabilities, failures)
+    said = _frame(kept, "sample", samples["sample"].to_list(), probabilities, failures)
+    return said.insert_column(1, _parts(store, kept, samples["image"]))
+
+
+def _files(folder: Path) -> list[Path]:
+    if not folder.exists():
+        raise DataError(f"{folder} does not exist: name a folder of images with --images.")
+    if not folder.is_dir():
+        raise DataError(f"{folder} is a file: name the folder that holds it with --images.")
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+    if not files:
+        raise DataError(f"{folder} holds no files: name a folder of images with --images.")
+    return files
+
+
+def _parts(store: Store, kept: KeptHead, images: pl.Series) -> pl.Series:
+    """What each image was to the run, by item: another cohort may share its images."""
+    spec, cohort = kept.spec, load_cohort(store, kept.spec.cohort)
+    sides = load_parts(store, spec.cohort, spec.split_key)
+    # With an inner part, `n_train` is without it, and the inner part chose the epoch: it counts as trained on.
+    n_train = max(spec.n_train, math.floor(spec.fraction * len(sides["train"])))
+    trained, tested = set(sides["train"][:n_train]), set(sides["test"])
+    parts = {}
+    for sample, image in cohort.samples.select("sample", "image").iter_rows():
+        part = "train" if sample in trained else "test" if sample in tested else "unused"
+        # An image of several samples counts as what gives most away.
+        parts[image] = min(part, parts.get(image, part), key=("train", "test", "unused").index)
+    return pl.Series("part", [parts.get(image) for image in images], dtype=pl.String)
 
 
 def _kept(store: Store, run_id: str) -> KeptHead:
     kept = load_kept(store, run_id)
     if kept is None:
+        if run_id not in FinishedRuns(store).refresh():
+            known = sorted(kept_runs(store))
+            has = f"Heads are kept of: {', '.join(known[:10])}." if known else "It keeps no heads yet."
+            raise DataError(f'the store has no run {run_id!r}. {has} Runs: radfs query "FROM results".')
         raise DataError(
             f"the store keeps no head of run {run_id!r}. Run its grid with --keep-heads: what is done is trained "
             "again for its head."
@@ -123,7 +155,8 @@ def _kept(store: Store, run_id: str) -> KeptHead:
     if tuple(kept.features) != ("image",):
         raise DataError(
             f"run {run_id} is of method {kept.spec.method!r}, whose head reads {' and '.join(kept.features)}: only "
-            "heads that read images alone can be asked about images. Use one of method image, distill or tram."
+            "heads that read images alone can be asked about images. Use a run of another method: any that serves "
+            "images alone (docs/methods.md)."
         )
     return kept
 

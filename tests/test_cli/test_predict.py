@@ -43,10 +43,13 @@ def test_a_head_says_of_files_what_it_said_of_the_test_samples(kept, tmp_path):
         assert said.columns == ["image", "p_no", "p_yes", "failure"]
         (broken,) = said.filter(pl.col("image") == "broken.png").rows()
         assert broken[1:3] == (None, None)
-        of_cohort = json.loads(study("predict", "--run", runs[key], "--cohort", "mine", "--json").output)
+        of_cohort = json.loads(study("predict", "--run", runs[key], "--cohort", "mine", "--json").stdout)
         sql = f"SELECT sample, p_last[2] AS p FROM predictions WHERE run = '{runs[key]}'"
         in_store = {row["sample"]: row["p"] for row in json.loads(study("query", sql, "--json").output)}
         by_sample = {row["sample"]: row["p_yes"] for row in of_cohort}
+        parts = {row["sample"]: row["part"] for row in of_cohort}
+        assert {sample for sample, part in parts.items() if part == "test"} == set(in_store)
+        assert all(parts[sample] == "train" for sample in parts.keys() - in_store.keys())  # fraction 1
         by_place = dict(zip(sorted(by_sample), said.filter(pl.col("failure").is_null())["p_yes"], strict=True))
         assert len(by_sample) == 48
         for sample, p in in_store.items():
@@ -58,9 +61,9 @@ def test_what_cannot_be_asked_says_why(kept, tmp_path):
     study, runs = kept
     with pytest.raises(DataError, match=r"method 'teacher', whose head reads image and text: only"):
         study("predict", "--run", runs["teacher", "attention"], "--images", "images")
-    with pytest.raises(DataError, match=r"keeps no head of run '0123'. Run its grid with --keep-heads"):
+    with pytest.raises(DataError, match=r"has no run '0123'. Heads are kept of: "):
         study("predict", "--run", "0123", "--images", "images")
-    with pytest.raises(DataError, match=r"nowhere holds no files"):
+    with pytest.raises(DataError, match=r"nowhere does not exist"):
         study("predict", "--run", runs["image", "cls"], "--images", "nowhere")
     with pytest.raises(DataError, match=r"either a folder with --images or a cohort"):
         study("predict", "--run", runs["image", "cls"])
