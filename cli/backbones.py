@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .once import App
 from .options import VariantOption, parse_variants
 
 if TYPE_CHECKING:
     from featurestore.encoders import EncoderSpec
 
-app = typer.Typer(invoke_without_command=True, help="List the encoders, or show one.")
+app = App(invoke_without_command=True, help="List the encoders, or show one.")
 
 
 @app.callback()

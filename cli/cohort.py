@@ -8,14 +8,15 @@ import typer
 from .cohort_public import PUBLIC, command
 from .cohort_tasks import COMMANDS
 from .drr import drr
+from .once import App
 from .options import DEFAULT_STORE, CsvOption, JsonOption, StoreOption
 from .splits import audit, export_splits, import_splits
 
 if TYPE_CHECKING:
     from cohorts import BuildReport
 
-app = typer.Typer(no_args_is_help=True, help="Build, list and show cohorts.")
-build = typer.Typer(no_args_is_help=True, help="Build a cohort from a source.")
+app = App(no_args_is_help=True, help="Build, list and show cohorts.")
+build = App(no_args_is_help=True, help="Build a cohort from a source.")
 app.add_typer(build, name="build")
 for _name in PUBLIC:
     build.command(_name)(command(_name))

@@ -26,8 +26,9 @@ from . import (
     transfer,
     weights,
 )
+from .once import App
 
-app = typer.Typer(
+app = App(
     name="radfs",
     no_args_is_help=True,
     rich_markup_mode="markdown",

@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="Get, check and list the encoders' weights.")
+from .once import App
+
+app = App(no_args_is_help=True, help="Get, check and list the encoders' weights.")
 
 NameArgument = Annotated[str, typer.Argument(help="Name of an encoder; see `radfs backbones`.")]
 Sha256Option = Annotated[

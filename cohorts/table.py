@@ -375,6 +375,11 @@ def _resolve_images(frame: pl.DataFrame, flow: Flow, root: Path) -> pl.DataFrame
         reason="the image path leads out of the image root",
     )
     exists = [path is None or _is_file(path) for path in frame["image_path"]]
+    if not any(exists) and len(exists):
+        raise DataError(
+            f"none of the {len(exists)} image files is there: the image column must hold paths below {root}. Name "
+            "another column with --image-col, or their folder with --image-root."
+        )
     frame = frame.with_columns(pl.Series("_exists", exists, pl.Boolean))
     return flow.drop(
         frame, ~pl.col("_exists"), step="missing image file", reason="there is no file at the image path"

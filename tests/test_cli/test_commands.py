@@ -170,3 +170,10 @@ def test_inspect_from_a_miniature_download(run):
     assert "by image, test share 0.25" in run("cohort", "show", "again").output
     with pytest.raises(DataError, match="use mimic or inspect"):
         run("cohort", "phantom-tree", "ct", "--out", "practice")
+
+
+def test_an_option_of_one_value_is_given_once(study):
+    with pytest.raises(DataError, match=r"--label-col is given 2 times, and takes one value"):
+        study("cohort", "build", "table", "x", "--records", "records.csv", "--label-col", "a", "--label-col=b")
+    with pytest.raises(DataError, match=r"--grid is given 2 times"):
+        study("train", "--grid", "a.toml", "--grid", "b.toml")

@@ -282,7 +282,7 @@ BAD_TABLES = {
     "one class": (b"id,file,report,label,patient\n1,a.png,t,x,p\n2,b.png,t,x,q\n", "one class only"),
     "nothing left": (
         b"id,file,report,label,patient\n1,a.png,t,,p\n2,gone.png,t,x,q\n",
-        "1 missing label, 1 missing image",
+        "none of the 1 image files is there: the image column must hold paths below",
     ),
 }
 
