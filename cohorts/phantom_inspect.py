@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -39,6 +40,13 @@ class InspectTree:
 
 PARTS = ("inspect", "radiographs")
 """The folders of a tree."""
+
+
+def inspect_tree(folder: Path, **options: Any) -> InspectTree:
+    """The tree in `folder`; written with these options (`write_inspect_tree`) unless it is there."""
+    if (folder / PARTS[-1]).exists():
+        return InspectTree(*(folder / part for part in PARTS))
+    return write_inspect_tree(folder, **options)
 
 
 def write_inspect_tree(folder: Path, *, studies: int = 120, seed: int = 0, image_px: int = 64) -> InspectTree:

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -63,6 +64,13 @@ class _Study:
 
 PARTS = ("mimic-cxr-jpg", "mimic-cxr", "mimic-iv")
 """The folders of a tree."""
+
+
+def mimic_tree(folder: Path, **options: Any) -> MimicTree:
+    """The tree in `folder`; written with these options (`write_mimic_tree`) unless it is there."""
+    if (folder / PARTS[-1]).exists():
+        return MimicTree(*(folder / part for part in PARTS))
+    return write_mimic_tree(folder, **options)
 
 
 def write_mimic_tree(

@@ -121,9 +121,9 @@ def build_inspect(
 
 def example_of(store: Store, of: InspectTask, name: str, folder: Path) -> BuildReport:
     """The smallest real use, for the contract suite: on a miniature tree."""
-    from ..phantom_inspect import write_inspect_tree
+    from ..phantom_inspect import inspect_tree
 
-    tree = write_inspect_tree(folder, studies=30, image_px=32)
+    tree = inspect_tree(folder, studies=30, image_px=32)
     return build_inspect(store, of, name, inspect=tree.tables, radiographs=tree.radiographs)
 
 

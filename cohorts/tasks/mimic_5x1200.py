@@ -100,9 +100,9 @@ def build_mimic_5x1200(
 
 def example(store: Store, name: str, folder: Path) -> BuildReport:
     """The smallest real use, for the contract suite: on a miniature tree."""
-    from ..phantom_mimic import write_mimic_tree
+    from ..phantom_mimic import mimic_tree
 
-    tree = write_mimic_tree(folder, subjects=24, image_px=32)
+    tree = mimic_tree(folder, subjects=24, image_px=32)
     return build_mimic_5x1200(store, name, mimic_cxr_jpg=tree.jpg, mimic_cxr=tree.reports, per_class=2)
 
 
