@@ -392,7 +392,7 @@ def test_the_table_is_sound(codec):
 
 
 def test_an_unknown_codec_is_named():
-    with pytest.raises(UnknownNameError, match=r"unknown codec 'float61'\. Did you mean 'float16'"):
+    with pytest.raises(UnknownNameError, match=r"unknown preset 'float61'\. Did you mean 'float16'"):
         get_codec("float61")
 
 
