@@ -25,7 +25,7 @@ from typing import Any
 import polars as pl
 
 from cli.info import QUESTIONS
-from cohorts.cohort import ATTRIBUTES, cohort_key
+from cohorts.cohort import ATTRIBUTES, FORMAT, cohort_key
 from cohorts.scheme import BY_SUBJECT
 from featurestore.featureset import FeatureSet, create_feature_set, list_feature_sets
 from featurestore.fsio import write_parquet
@@ -81,8 +81,8 @@ def make_cohort(folder: Path, n: int) -> None:
     attributes.append(pl.lit(None, pl.List(pl.Int8)).alias("findings"))
     write(pl.DataFrame(columns).with_columns(attributes), folder / key / "samples.parquet")
     counts = {"samples": n, "subjects": -(-n // 4), "images": n, "texts": 0}
-    pointer = {"format": 6, "name": "big", "key": key, "builder": "table", "options": {}, "task": "binary"}
-    pointer |= {"classes": ["no", "yes"], "rows": "r", "splits": {}, "licence": "none", "counts": counts}
+    pointer = {"format": FORMAT, "name": "big", "key": key, "builder": "table", "options": {}, "task": "binary"}
+    pointer |= {"classes": ["no", "yes"], "rows": "r", "splits": BY_SUBJECT.what(), "licence": "none", "counts": counts}
     (folder / "cohort.json").write_bytes(seal_json(pointer))
 
 
