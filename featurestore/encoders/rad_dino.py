@@ -3,6 +3,8 @@
 The hub processor resizes and crops; torchvision's crop would start one pixel off where the margin leaves 3 by 4.
 """
 
+from dataclasses import replace
+
 from .sources import HubWeights
 from .spec import Architecture, EncoderSpec, ImagePreprocessing, TokenLayout, Variant
 
@@ -21,26 +23,22 @@ _VIT_B14 = Architecture(
         "layer_norm_eps": 1e-6,
     },
 )
-_PREPROCESSING = ImagePreprocessing(
-    resize_px=518,
-    interpolation="bicubic",
-    crop_px=518,
-    mean=(0.5307, 0.5307, 0.5307),
-    std=(0.2583, 0.2583, 0.2583),
-    resizer="hub-pil",
-)
-_TOKENS = TokenLayout(dim=768, grid=(37, 37), has_cls=True)
-_LAYER = "after the final LayerNorm"
-
 SPEC = EncoderSpec(
     name="rad-dino",
     modality="image",
     architecture=_VIT_B14,
     weights=HubWeights(repo="microsoft/rad-dino", revision="main", files=("model.safetensors",)),
-    preprocessing=_PREPROCESSING,
-    tokens=_TOKENS,
+    preprocessing=ImagePreprocessing(
+        resize_px=518,
+        interpolation="bicubic",
+        crop_px=518,
+        mean=(0.5307, 0.5307, 0.5307),
+        std=(0.2583, 0.2583, 0.2583),
+        resizer="hub-pil",
+    ),
+    tokens=TokenLayout(dim=768, grid=(37, 37), has_cls=True),
     output="last_hidden_state",
-    layer=_LAYER,
+    layer="after the final LayerNorm",
     builder="featurestore.encoders.transformers_models:build_image",
     objective="image-ssl",
     pretraining=("MIMIC-CXR", "CheXpert", "NIH-CXR", "other"),
@@ -58,18 +56,12 @@ SPEC = EncoderSpec(
     ),
 )
 
-MAIRA_2 = EncoderSpec(
+MAIRA_2 = replace(
+    SPEC,
     name="rad-dino-maira-2",
-    modality="image",
-    architecture=_VIT_B14,
     weights=HubWeights(repo="microsoft/rad-dino-maira-2", revision="main", files=("model.safetensors",)),
-    preprocessing=_PREPROCESSING,
-    tokens=_TOKENS,
-    output="last_hidden_state",
-    layer=_LAYER,
-    builder="featurestore.encoders.transformers_models:build_image",
-    objective="image-ssl",
-    pretraining=("MIMIC-CXR", "CheXpert", "NIH-CXR", "other"),
     licence="MSRLA",
     terms="Microsoft Research Licence: research use alone. https://huggingface.co/microsoft/rad-dino-maira-2",
+    variants=(),
+    notes="",
 )

@@ -33,9 +33,13 @@ _LARGEST = 512
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that came to no result: its loss was not finite, or it found no memory even alone."""
+    """A run that came to no result: its loss was not finite, or it found no memory even alone.
+
+    `error` is what `train_head` raises for it.
+    """
 
     reason: str
+    error: type[FloatingPointError] | type[MemoryError] = FloatingPointError
 
 
 Outcome = HeadResult | Failure
@@ -51,7 +55,7 @@ def train_head(data: HeadData, job: HeadJob) -> HeadResult:
     """
     ((_, outcome),) = train_heads(data, [job])
     if isinstance(outcome, Failure):
-        raise FloatingPointError(outcome.reason)
+        raise outcome.error(outcome.reason)
     return outcome
 
 
@@ -118,14 +122,17 @@ def _train_kind(
         for number, outcome in _run_fleet(data, jobs, numbers, size):
             done.add(number)
             yield number, outcome
+        return
     except (torch.OutOfMemoryError, MemoryError) as error:
-        left = [number for number in numbers if number not in done]
-        if size == 1:
-            yield left[0], Failure(f"not enough memory to train it alone: {str(error).splitlines()[0]}")
-            left = left[1:]
-        torch.cuda.empty_cache()
-        if left:
-            yield from _train_kind(data, jobs, left, max(1, size // 2))
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+    # Out of the handler: as long as the error lives, so does the fleet that filled the memory.
+    torch.cuda.empty_cache()
+    left = [number for number in numbers if number not in done]
+    if size == 1:
+        yield left[0], Failure(f"not enough memory to train it alone: {why}", MemoryError)
+        left = left[1:]
+    if left:
+        yield from _train_kind(data, jobs, left, max(1, size // 2))
 
 
 def _run_fleet(

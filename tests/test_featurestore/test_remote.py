@@ -175,7 +175,8 @@ def test_a_folder_that_a_console_made_is_empty(server, bucket):
     from urllib.request import Request, urlopen
 
     urlopen(Request(f"{server.url}/{bucket.removeprefix('s3://')}/made/", data=b"", method="PUT")).close()
-    open_store(f"{bucket}/made", create=True)
+    store = open_store(f"{bucket}/made", create=True)
+    assert open_store(f"{bucket}/made").root == store.root
 
 
 def test_what_the_environment_lacks_is_said(server, bucket, monkeypatch):

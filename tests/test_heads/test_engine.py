@@ -379,7 +379,9 @@ def test_want_of_memory_makes_smaller_fleets(monkeypatch):
     monkeypatch.setattr(fleet.Fleet, "step", hungry)
     outcomes = dict(train_heads(data, jobs, fleet_size=5))
     assert max(sizes) == 2
-    assert outcomes[4] == Failure("not enough memory to train it alone: pretended")
+    assert outcomes[4] == Failure("not enough memory to train it alone: pretended", MemoryError)
+    with pytest.raises(MemoryError, match="train it alone: pretended"):
+        train_head(data, jobs[4])
     monkeypatch.setattr(fleet.Fleet, "step", step)
     for number in range(4):
         assert outcomes[number].epochs[-1].metrics == pytest.approx(train_head(data, jobs[number]).epochs[-1].metrics)
