@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.radfs-setup
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types imports pytest fmt docs bench wheel clean
+.PHONY: help setup demo test lint types imports pytest fmt docs site bench wheel clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -45,6 +45,9 @@ fmt: setup ## format and fix what can be fixed
 docs: setup ## make docs/schema.md, docs/cli.md and the file map anew
 	$(BIN)/python docs/generate.py
 
+site: setup ## build the documentation into ./site
+	$(BIN)/zensical build --strict
+
 bench: setup ## run every benchmark (ratios against a baseline in the same run)
 	for script in benchmarks/*.py; do $(BIN)/python -m benchmarks.$$(basename $$script .py) || exit 1; done
 
@@ -52,4 +55,4 @@ wheel: setup
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 clean: ## remove the environment and the demo
-	rm -rf $(VENV) demo build dist *.egg-info
+	rm -rf $(VENV) demo site build dist *.egg-info

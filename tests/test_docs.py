@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,20 +19,20 @@ README = (ROOT / "README.md").read_text()
 PACKAGES = ("featurestore", "heads", "cohorts", "cli", "benchmarks")
 
 
-def fenced(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def fenced(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
 def write_records(folder: Path) -> None:
-    """The table that the README speaks of, of 20 patients."""
+    """The table that README and docs/own-data.md speak of, of 20 patients."""
     (folder / "images").mkdir()
-    lines = ["file,report,finding,patient_id"]
+    lines = ["file,report,finding,age,sex,patient_id"]
     for i in range(40):
         positive = (i // 2) % 2
         pixels = np.random.default_rng(i).integers(0, 90, (64, 64)) + 150 * positive
         Image.fromarray(pixels.astype(np.uint8)).save(folder / "images" / f"{i:04d}.png")
-        report = "Small left effusion." if positive else "Clear lungs."
-        lines.append(f'images/{i:04d}.png,"{report}",{"yes" if positive else "no"},p{i // 2:02d}')
+        report, finding = ("Small left effusion.", "yes") if positive else ("Clear lungs.", "no")
+        lines.append(f'images/{i:04d}.png,"{report}",{finding},{40 + i},{"FM"[positive]},p{i // 2:02d}')
     (folder / "records.csv").write_text("\n".join(lines) + "\n")
     (folder / "grid.toml").write_text(fenced("toml")[0].replace("epochs = 20", "epochs = 2"))
 
@@ -67,6 +68,30 @@ def test_the_python_example_runs_as_written(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "learning_curves.png").stat().st_size > 10_000
+
+
+def test_the_page_on_own_data_runs_as_written(tmp_path):
+    write_records(tmp_path)
+    script = "set -euo pipefail\n" + "\n".join(fenced("bash", (ROOT / "docs" / "own-data.md").read_text()))
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "40 samples of 20 subjects" in done.stdout
+    assert "3 classes" in done.stdout
+
+
+def test_the_site_builds_strictly_and_has_every_page_in_its_navigation(tmp_path):
+    import tomllib
+
+    config = tomllib.loads((ROOT / "zensical.toml").read_text())["project"]
+    listed = set(re.findall(r"[\w./-]+\.md", str(config["nav"])))
+    pages = {p.relative_to(ROOT / "docs").as_posix() for p in (ROOT / "docs").rglob("*.md")}
+    assert pages - listed == {"encoders.head.md"}, "the head of encoders.md is no page of its own"
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    shutil.copy(ROOT / "zensical.toml", tmp_path)
+    command = [Path(sys.executable).parent / "zensical", "build", "--strict"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "site" / "statistics.html").stat().st_size > 10_000
 
 
 def test_the_file_map_names_every_file_and_says_what_it_is(generate):
