@@ -14,7 +14,7 @@ from heads import open_catalog
 
 from .study import BUILD, write_study
 
-HEAVY = ("torch", "transformers", "timm", "sklearn", "matplotlib")
+HEAVY = ("torch", "transformers", "timm", "sklearn", "altair", "vl_convert")
 
 
 def radfs(*arguments: str, cwd: Path, **kwargs) -> subprocess.CompletedProcess:

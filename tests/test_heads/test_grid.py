@@ -170,9 +170,9 @@ def test_a_file_that_is_no_grid_is_named(tmp_path):
 def test_no_torch_is_loaded_by_all_but_training():
     code = """
 import sys
-import heads, heads.catalog, heads.figures, heads.plan, heads.results, heads.schema
+import heads, heads.catalog, heads.charts, heads.figures, heads.plan, heads.results, heads.schema
 heads.Grid(cohort="toy", method=["image", "text"], backbone="tiny", text_encoder="tiny-text", fraction=1, seed=1)
-sys.exit(", ".join(sorted({"torch", "matplotlib.pyplot", "timm", "transformers"} & set(sys.modules))) or 0)
+sys.exit(", ".join(sorted({"torch", "altair", "vl_convert", "timm", "transformers"} & set(sys.modules))) or 0)
 """
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
