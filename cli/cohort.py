@@ -9,7 +9,19 @@ from .cohort_public import PUBLIC, command
 from .cohort_tasks import COMMANDS
 from .drr import drr
 from .once import App
-from .options import DEFAULT_STORE, CsvOption, JsonOption, StoreOption
+from .options import (
+    DEFAULT_STORE,
+    CsvOption,
+    FoldsOption,
+    GroupOption,
+    JsonOption,
+    ReplaceOption,
+    SplitOption,
+    StoreOption,
+    TestOption,
+    TestShareOption,
+    split_scheme,
+)
 from .splits import audit, export_splits, import_splits
 
 if TYPE_CHECKING:
@@ -26,19 +38,6 @@ app.command("export-splits")(export_splits)
 app.command("import-splits")(import_splits)
 
 NameArgument = Annotated[str, typer.Argument(help="The cohort's name: lower-case letters, digits, '.', '_', '-'.")]
-TestShareOption = Annotated[float, typer.Option(help="Share of the samples kept for the test.")]
-SplitOption = Annotated[
-    str, typer.Option("--split", help="subject: no patient on both sides. image: samples one by one, as in the paper.")
-]
-TestOption = Annotated[str, typer.Option("--test", help="per-seed: a test part for each seed. fixed: one for all.")]
-FoldsOption = Annotated[
-    int | None,
-    typer.Option(help="K folds, no test share: seed s tests on fold s mod K.", show_default="none"),
-]
-GroupOption = Annotated[
-    bool, typer.Option("--group", help="If this makes the store: let its folder's group read and write it too.")
-]
-ReplaceOption = Annotated[bool, typer.Option("--replace", help="Replace a cohort of this name with other content.")]
 
 
 @build.command("table")
@@ -74,9 +73,9 @@ def build_table(
         ),
     ] = None,
     licence: Annotated[str, typer.Option(help="Licence of the data; `radfs info` shows it.")] = "not stated",
-    split: SplitOption = "subject",
-    test: TestOption = "per-seed",
-    test_share: TestShareOption = 0.2,
+    split: SplitOption = None,
+    test: TestOption = None,
+    test_share: TestShareOption = None,
     folds: FoldsOption = None,
     replace: ReplaceOption = False,
     group: GroupOption = False,
@@ -87,7 +86,6 @@ def build_table(
     Example: `radfs cohort build table mine --records records.csv --image-col file --text-col report --label-col
     finding --subject-col patient_id`
     """
-    from cohorts import SplitScheme
     from cohorts import build_table as build_cohort
     from featurestore.store import open_store
 
@@ -110,7 +108,7 @@ def build_table(
         uncertain=uncertain,
         dataset=dataset,
         licence=licence,
-        splits=SplitScheme(test_share=test_share, unit=split, test=test, folds=folds),
+        splits=split_scheme(split, test, test_share, folds),
         replace=replace,
     )
     _print(report)
@@ -125,9 +123,9 @@ def build_phantom(
     kind: Annotated[str, typer.Option(help="prognosis (the label follows the patient) or diagnosis (the report).")] = (
         "prognosis"
     ),
-    split: SplitOption = "subject",
-    test: TestOption = "per-seed",
-    test_share: TestShareOption = 0.2,
+    split: SplitOption = None,
+    test: TestOption = None,
+    test_share: TestShareOption = None,
     folds: FoldsOption = None,
     replace: ReplaceOption = False,
     group: GroupOption = False,
@@ -137,7 +135,6 @@ def build_phantom(
 
     Example: `radfs cohort build phantom practice --subjects 300 --seed 1`
     """
-    from cohorts import SplitScheme
     from cohorts import build_phantom as build_cohort
     from featurestore.store import open_store
 
@@ -147,7 +144,7 @@ def build_phantom(
         subjects=subjects,
         seed=seed,
         kind=kind,
-        splits=SplitScheme(test_share=test_share, unit=split, test=test, folds=folds),
+        splits=split_scheme(split, test, test_share, folds),
         replace=replace,
     )
     _print(report)

@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from .options import DEFAULT_STORE, StoreOption
+from .options import (
+    DEFAULT_STORE,
+    FoldsOption,
+    GroupOption,
+    ReplaceOption,
+    SplitOption,
+    StoreOption,
+    TestOption,
+    TestShareOption,
+    split_scheme,
+)
 
 PUBLIC = {
     "openi": "OpenI (Indiana University): reports from the package torchxrayvision, images if downloaded.",
@@ -27,17 +37,17 @@ def command(builder: str) -> Callable[..., None]:
         root: Annotated[Path, typer.Option(help="Folder of the download; images are found below it.")],
         label: Annotated[str | None, typer.Option(help="One of its labels.", show_default="a usual one")] = None,
         table: Annotated[Path | None, typer.Option(help="The table, where it lies elsewhere.")] = None,
-        split: Annotated[str, typer.Option("--split", help="subject, or image as in the paper.")] = "subject",
-        test: Annotated[str, typer.Option("--test", help="per-seed, or fixed: one test part for all.")] = "per-seed",
-        test_share: Annotated[float, typer.Option(help="Share of the samples kept for the test.")] = 0.2,
-        folds: Annotated[int | None, typer.Option(help="K folds, no test share.", show_default="none")] = None,
-        replace: Annotated[bool, typer.Option("--replace", help="Replace a cohort with other content.")] = False,
-        group: Annotated[bool, typer.Option("--group", help="A new store: let its folder's group use it.")] = False,
+        split: SplitOption = None,
+        test: TestOption = None,
+        test_share: TestShareOption = None,
+        folds: FoldsOption = None,
+        replace: ReplaceOption = False,
+        group: GroupOption = False,
         store: StoreOption = DEFAULT_STORE,
     ) -> None:
         from importlib import import_module
 
-        from cohorts import COHORT_BUILDERS, SplitScheme
+        from cohorts import COHORT_BUILDERS
         from featurestore.store import open_store
 
         module, function = COHORT_BUILDERS[builder].split(":")
@@ -47,7 +57,7 @@ def command(builder: str) -> Callable[..., None]:
             root=root,
             label=label,
             table=table,
-            splits=SplitScheme(test_share=test_share, unit=split, test=test, folds=folds),
+            splits=split_scheme(split, test, test_share, folds),
             replace=replace,
         )
         for line in report.lines():

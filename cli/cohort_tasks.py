@@ -1,13 +1,21 @@
 """`radfs cohort build mimic-...` and `inspect-...`: the tasks of the paper from the raw downloads."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from .options import DEFAULT_STORE, StoreOption
+from .options import (
+    DEFAULT_STORE,
+    FoldsOption,
+    GroupOption,
+    ReplaceOption,
+    SplitOption,
+    StoreOption,
+    TestOption,
+    split_scheme,
+)
 
 NameOption = Annotated[str | None, typer.Option(help="The cohort's name.", show_default="the task's name")]
 JpgOption = Annotated[Path, typer.Option(help="Folder of MIMIC-CXR-JPG 2.1.0.")]
@@ -25,22 +33,13 @@ TargetOption = Annotated[int | None, typer.Option(min=2, help="Draw so many samp
 PresetOption = Annotated[
     str | None, typer.Option(help="paper: its number of samples, its units of splitting, its training pool.")
 ]
-SplitOption = Annotated[
-    str | None,
-    typer.Option("--split", help="subject or image; see `radfs cohort build table`.", show_default="subject"),
-]
-TestOption = Annotated[
-    str | None, typer.Option("--test", help="per-seed or fixed: one test part for all seeds.", show_default="per-seed")
-]
 ShareOption = Annotated[
     float | None, typer.Option(help="Share of the samples kept for the test.", show_default="the paper's")
 ]
-FoldsOption = Annotated[int | None, typer.Option(help="K folds, no test share.", show_default="none")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of every draw of rows.")]
 DatasetOption = Annotated[str, typer.Option(help="First part of the ids; tasks of one data set share items.")]
-ReplaceOption = Annotated[bool, typer.Option("--replace", help="Replace a cohort of this name with other content.")]
-GroupOption = Annotated[
-    bool, typer.Option("--group", help="If this makes the store: let its folder's group read and write it too.")
+DrawOption = Annotated[
+    str, typer.Option(help="once: one draw of the larger class for all seeds. per-seed: a draw of its own for each.")
 ]
 
 
@@ -133,6 +132,7 @@ def mimic_discharge_3d(
     ] = None,
     per_admission: Annotated[str, typer.Option(help="all images of a stay, the first or the last.")] = "all",
     balance: Annotated[bool, typer.Option("--balance", help="As many images of either class.")] = False,
+    draw: DrawOption = "once",
     target_n: TargetOption = None,
     view: ViewOption = "frontal",
     text: TextOption = "impression+findings",
@@ -156,8 +156,14 @@ def mimic_discharge_3d(
     _build("mimic-discharge-3d", locals() | {"exclude_location": exclude_location or []})
 
 
-def inspect_task(builder: str, what: str) -> Callable[..., None]:
-    """The command of one task on INSPECT: they differ in their column alone."""
+def inspect_task(builder: str, what: str, *, known: str | None = None) -> Callable[..., None]:
+    """The command of one task on INSPECT: they differ in their column, and in whether a disease can be known before."""
+    option = typer.Option(
+        "--known-before",
+        metavar="FILE",
+        help=f"Leave out patients known to have {known} before the scan: a table of conditions in the form of OMOP.",
+        hidden=known is None,
+    )
 
     def command(
         *,
@@ -171,10 +177,12 @@ def inspect_task(builder: str, what: str) -> Callable[..., None]:
         balance: Annotated[
             str, typer.Option(help="As many without the event as with it: by image, by patient, or none.")
         ] = "image",
+        draw: DrawOption = "once",
         missing: Annotated[
             str, typer.Option(help="Leave out studies without an image before or after balancing.")
         ] = "before",
         no_text: Annotated[str, typer.Option(help="Studies without an impression: drop or keep.")] = "drop",
+        conditions: Annotated[Path | None, option] = None,
         preset: PresetOption = None,
         split: SplitOption = None,
         test: TestOption = None,
@@ -200,13 +208,11 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "mimic-age": mimic_age,
     "mimic-discharge-3d": mimic_discharge_3d,
     "inspect-readmission-12m": inspect_task("inspect-readmission-12m", "Readmission within 12 months (prognostic)"),
-    "inspect-ph-12m": inspect_task("inspect-ph-12m", "Pulmonary hypertension within 12 months (prognostic)"),
+    "inspect-ph-12m": inspect_task(
+        "inspect-ph-12m", "Pulmonary hypertension within 12 months (prognostic)", known="pulmonary hypertension"
+    ),
     "inspect-pe": inspect_task("inspect-pe", "Pulmonary embolism (diagnostic)"),
 }
-
-
-_SCHEME = {"split": "unit", "test": "test", "test_share": "test_share", "folds": "folds"}
-"""Options of splitting, and the fields of `SplitScheme` that they set."""
 
 
 def _build(builder: str, options: dict[str, Any]) -> None:
@@ -218,8 +224,8 @@ def _build(builder: str, options: dict[str, Any]) -> None:
     from featurestore.store import open_store
 
     store, group, name = (options.pop(key) for key in ("store", "group", "name"))
-    given = {field: value for key, field in _SCHEME.items() if (value := options.pop(key)) is not None}
-    splits = replace(default_scheme(builder, options["preset"]), **given) if given else None
+    given = (options.pop(key) for key in ("split", "test", "test_share", "folds"))
+    splits = split_scheme(*given, default=default_scheme(builder, options["preset"]))
     module, function = COHORT_BUILDERS[builder].split(":")
     run = getattr(import_module(module), function)
     report = run(open_store(store, create=True, group=group), name or builder, splits=splits, **options)

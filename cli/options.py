@@ -1,11 +1,15 @@
 """Options that several commands share."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from featurestore.errors import DataError
+
+if TYPE_CHECKING:
+    from cohorts import SplitScheme
 
 StoreOption = Annotated[
     str,
@@ -39,6 +43,47 @@ LongTextOption = Annotated[
     str,
     typer.Option(help="Reports beyond the context length: truncate, or window to read them in overlapping windows."),
 ]
+
+SplitOption = Annotated[
+    str | None,
+    typer.Option(
+        "--split",
+        help="subject: no patient on both sides. admission: no stay. image: one by one. official: the publishers'.",
+        show_default="subject",
+    ),
+]
+TestOption = Annotated[
+    str | None,
+    typer.Option("--test", help="per-seed: a test part for each seed. fixed: one for all.", show_default="per-seed"),
+]
+TestShareOption = Annotated[
+    float | None, typer.Option(help="Share of the samples kept for the test.", show_default="0.2")
+]
+FoldsOption = Annotated[
+    int | None,
+    typer.Option(help="K folds, no test share: seed s tests on fold s mod K.", show_default="none"),
+]
+GroupOption = Annotated[
+    bool, typer.Option("--group", help="If this makes the store: let its folder's group read and write it too.")
+]
+ReplaceOption = Annotated[bool, typer.Option("--replace", help="Replace a cohort of this name with other content.")]
+
+
+def split_scheme(
+    split: str | None,
+    test: str | None,
+    test_share: float | None,
+    folds: int | None,
+    default: "SplitScheme | None" = None,
+) -> "SplitScheme":
+    """The default scheme with what the options of splitting say. DataError where they do not go together."""
+    from cohorts import SplitScheme
+
+    if split == "official" and test_share is not None:
+        raise DataError("--split official says itself which samples are the test part: leave out --test-share.")
+    given: dict[str, Any] = {"unit": split, "test": test, "test_share": test_share, "folds": folds}
+    base = SplitScheme() if default is None or split == "official" else default
+    return replace(base, **{name: value for name, value in given.items() if value is not None})
 
 
 def parse_variants(written: list[str] | None) -> dict[str, str]:

@@ -39,7 +39,7 @@ def import_splits(
     file: Annotated[Path, typer.Argument(help="File with columns id and part, at will seed and rank.")],
     *,
     split: Annotated[
-        str, typer.Option("--split", help="subject refuses a patient on both sides, image lets it pass.")
+        str, typer.Option("--split", help="subject refuses a patient on both sides, admission a stay; image neither.")
     ] = "subject",
     store: StoreOption = DEFAULT_STORE,
 ) -> None:

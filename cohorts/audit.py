@@ -131,7 +131,9 @@ def _groups(cohort: Cohort, column: str) -> dict[str, list[str]]:
 def _subjects(cohort: Cohort, parts: Mapping[int, _PartOf]) -> Iterator[Finding]:
     across = _across(_groups(cohort, "subject").values(), parts)
     if across:
-        why = "images fall one by one (--split image)" if cohort.scheme.unit == "image" else "the splits part them"
+        meant = {"image": "images fall one by one", "admission": "stays are kept whole, patients are not"}
+        unit = cohort.scheme.unit
+        why = f"{meant[unit]} (--split {unit})" if unit in meant else "the splits part them"
         yield Finding(
             "leak",
             "subjects",

@@ -29,6 +29,7 @@ from .cohort import (
 )
 from .flow import Flow, FlowStep
 from .multilabel import ABSENT, PRESENT
+from .official import official_split
 from .scheme import SplitScheme
 
 ROW_SCHEMA = pl.Schema(
@@ -43,10 +44,12 @@ ROW_SCHEMA = pl.Schema(
 )
 """What a builder hands over, one row a sample: a unique id, absolute image path (or null), report (or null)."""
 
-OPTIONAL_ROW_SCHEMA = pl.Schema({"text_id": pl.String, "findings": pl.List(pl.Int8), **ATTRIBUTES})
-"""What a builder may hand over as well. `text_id`: id of the report, where several samples share one (else the row's
-id). `findings` makes the cohort multi-label: 1, 0 or -1 (unknown) for each of its classes; `label` is then null. The
-rest: see `ATTRIBUTES`."""
+OPTIONAL_ROW_SCHEMA = pl.Schema(
+    {"admission": pl.String, "text_id": pl.String, "findings": pl.List(pl.Int8), **ATTRIBUTES}
+)
+"""What a builder may hand over as well. `admission`: the stay in hospital. `text_id`: id of the report, where several
+samples share one (else the row's id). `findings` makes the cohort multi-label: 1, 0 or -1 (unknown) for each of its
+classes; `label` is then null. The rest: see `ATTRIBUTES`."""
 
 _SHOWN_IDS = 5
 _SHOWN_CHARACTERS = 60
@@ -143,7 +146,7 @@ def draft_cohort(
         recipe: see `rows_key`.
 
     Raises:
-        DataError: a name that is not allowed.
+        DataError: a name that is not allowed, or a scheme that the rows do not go with.
     """
     check_name(name)
     dataset = name if dataset is None else dataset
@@ -155,6 +158,7 @@ def draft_cohort(
         item.alias("sample"),
         "subject",
         "study",
+        "admission",
         pl.when(pl.col("image_path").is_not_null()).then(item).alias("image"),
         pl.when(pl.col("text").is_not_null()).then(text_item).alias("text"),
         pl.Series("text_sha256", [None if t is None else text_hash(t) for t in rows["text"]], dtype=pl.String),
@@ -163,6 +167,7 @@ def draft_cohort(
         "findings",
         *ATTRIBUTES.names(),
     ).cast(SAMPLE_SCHEMA)
+    scheme, imported, split_notes = _settled(scheme, samples)
     cohort = Cohort(
         name=name,
         rows_key=rows_key(dataset, samples, classes=classes, recipe=recipe),
@@ -173,9 +178,10 @@ def draft_cohort(
         samples=samples,
         builder=builder,
         options=options,
+        imported=imported,
     )
     odd = _odd_findings(samples, classes) if task == "multilabel" else _odd_classes(samples, classes)
-    notes = (*_missing(rows), *odd, *notes)
+    notes = (*_missing(rows), *odd, *split_notes, *notes)
     items = _items(rows.with_columns(item.alias("item"), text_item.alias("text_item")))
     return Draft(cohort, items, flow, notes)
 
@@ -229,6 +235,19 @@ def commit(
         notes=notes,
         excluded_path=folder(store, cohort.name, cohort.key) / "excluded.parquet",
     )
+
+
+def _settled(scheme: SplitScheme, samples: pl.DataFrame) -> tuple[SplitScheme, pl.DataFrame | None, tuple[str, ...]]:
+    """The scheme as it is kept, the rows of an official split, notes; refuses one that the samples cannot follow."""
+    if scheme.unit == "official":
+        return official_split(samples, scheme)
+    without = samples.filter(pl.col("admission").is_null())["sample"]
+    if scheme.unit == "admission" and len(without):
+        raise DataError(
+            f"split unit 'admission': {len(without):,} of {samples.height:,} samples are of no stay in hospital that "
+            f"is known, the first is {without[0]}. Of the builders mimic-discharge-3d alone knows stays; use subject."
+        )
+    return scheme, None, ()
 
 
 def _refuse_other_items(store: Store, items: pl.DataFrame) -> None:

@@ -29,7 +29,7 @@ from .multilabel import finding_counts, with_strata
 from .scheme import SplitScheme
 from .splits import Split, make_split
 
-FORMAT = 6
+FORMAT = 7
 """Version of the files above."""
 
 ATTRIBUTES = pl.Schema(
@@ -51,6 +51,7 @@ SAMPLE_SCHEMA = pl.Schema(
         "sample": pl.String,
         "subject": pl.String,
         "study": pl.String,
+        "admission": pl.String,
         "image": pl.String,
         "text": pl.String,
         "text_sha256": pl.String,
@@ -62,8 +63,9 @@ SAMPLE_SCHEMA = pl.Schema(
 )
 """One row a sample, in the order of ids. `image` and `text` are item ids (null where there is none; samples of one
 study share its report), `text_sha256` is the hash of the report that the cohort was built with; `label` is the place
-of `label_name` in the cohort's classes; `study` may be null. A sample of a multi-label cohort has `findings` in place
-of both: of each finding, in the order of the cohort's classes, 1 present, 0 absent, -1 unknown. Then `ATTRIBUTES`."""
+of `label_name` in the cohort's classes; `study` and `admission` (the stay in hospital) may be null. A sample of a
+multi-label cohort has `findings` in place of both: of each finding, in the order of the cohort's classes, 1 present, 0
+absent, -1 unknown. Then `ATTRIBUTES`."""
 
 _POINTER = "cohort.json"
 _POINTER_KEYS = ("key", "builder", "options", "task", "classes", "rows", "splits", "licence", "counts")
@@ -198,10 +200,10 @@ def rows_key(
     def local(item: str | None) -> str | None:
         return item.removeprefix(f"{dataset}/") if item is not None else None
 
-    what = samples.select("sample", "subject", "study", "image", "text_sha256", "label", "findings")
+    what = samples.select("sample", "subject", "study", "admission", "image", "text_sha256", "label", "findings")
     rows = [
-        (local(sample), subject, study, local(image), text_sha256, label if findings is None else findings)
-        for sample, subject, study, image, text_sha256, label, findings in what.iter_rows()
+        (local(sample), subject, study, admission, local(image), text, label if findings is None else findings)
+        for sample, subject, study, admission, image, text, label, findings in what.iter_rows()
     ]
     return content_key({"samples": rows, "classes": classes, "recipe": recipe})
 

@@ -1,5 +1,7 @@
 """Splits that came from elsewhere, as rows, and the split of one seed among them. Knows no files."""
 
+from collections.abc import Mapping
+
 import polars as pl
 
 from featurestore.errors import DataError
@@ -10,6 +12,12 @@ from .splits import PARTS, Split, as_split, ordered
 IMPORTED_SCHEMA = pl.Schema({"seed": pl.Int64, "part": pl.String, "rank": pl.Int32, "sample": pl.String})
 """One row a sample of an imported split. `seed` is null where one split is for all seeds; `rank` is the place in the
 part's order, null where the file gave none: the order then comes from the seed. `part` is one of `splits.PARTS`."""
+
+PART_WORDS: Mapping[str, str] = {
+    **{part: part for part in PARTS},
+    **dict.fromkeys(("validate", "validation", "valid", "val", "dev", "held_out", "held-out"), "held out"),
+}
+"""Our name of a part by what others call it: what is neither trained nor tested on goes by many names."""
 
 
 def imported_split(

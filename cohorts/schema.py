@@ -30,6 +30,7 @@ def _load_cohort(path: StorePath) -> pl.DataFrame:
             "test_share": None if scheme.folds or scheme.imported else scheme.test_share,
             "held_out_share": None if scheme.imported else scheme.held_out_share,
             "folds": scheme.folds,
+            "split_balance": scheme.balance,
             "imported_splits": scheme.imported,
             "n_train": json.dumps({f"{fraction:g}": n for fraction, n in scheme.n_train}),
             "licence": pointer["licence"],
@@ -57,11 +58,21 @@ TABLES = (
             Column("n_images", "INTEGER", "samples with an image"),
             Column("n_texts", "INTEGER", "samples with a report"),
             Column("rows_key", "TEXT", "hash of samples, labels, texts and classes: equal however they are split"),
-            Column("split_unit", "TEXT", "what is never in two parts: subject, or image (images fall one by one)"),
+            Column(
+                "split_unit",
+                "TEXT",
+                "what is never in two parts: subject, admission, or image (images fall one by one); official: the "
+                "publishers' split",
+            ),
             Column("split_test", "TEXT", "per-seed, or fixed: one test part for all seeds"),
             Column("test_share", "DOUBLE", "share of the samples on the test side, 0 to 1; null for folds, imports"),
             Column("held_out_share", "DOUBLE", "share set aside, neither trained nor tested on; null for imports"),
             Column("folds", "INTEGER", "K of a grouped k-fold, null where there is none"),
+            Column(
+                "split_balance",
+                "INTEGER",
+                "each seed draws of every class as many as the smallest has and so many more; null: all are split",
+            ),
             Column("imported_splits", "TEXT", "hash of the imported splits; null where they follow from a seed"),
             Column(
                 "n_train", "JSON", "training samples by fraction, where declared (the paper's); elsewhere the floor"
@@ -81,6 +92,7 @@ TABLES = (
             _SAMPLE,
             Column("subject", "TEXT", "the patient: the unit of splitting"),
             Column("study", "TEXT", "the examination; null where it is not known"),
+            Column("admission", "TEXT", "the stay in hospital; null where it is not known"),
             Column("image", "TEXT", "image item; null where there is none"),
             Column("text", "TEXT", "report item; null where there is none"),
             Column("text_sha256", "TEXT", "sha256 of the report that the cohort was built with; null where none"),

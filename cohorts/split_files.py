@@ -15,9 +15,9 @@ from featurestore.keys import content_key
 from featurestore.store import Store
 
 from .cohort import Cohort, load_cohort, load_excluded, load_flow, save_cohort
-from .imported import IMPORTED_SCHEMA
+from .imported import IMPORTED_SCHEMA, PART_WORDS
 from .scheme import SplitScheme
-from .splits import PARTS, Split, local_id
+from .splits import PARTS, Split, local_id, units_of
 
 SPLIT_SCHEMA = pl.Schema(
     {
@@ -71,9 +71,6 @@ FILE_SCHEMA = pl.Schema(
 )
 """One row a sample of an exported split. `id` is the sample's without its data set; `split` is the key of its parts and
 `rows` that of the cohort's rows, the same in every row of a seed, so that the file proves itself."""
-
-_PARTS = dict.fromkeys(("validate", "validation", "valid", "val", "dev", "held_out", "held-out"), "held out")
-"""What others call a part that is neither trained nor tested on."""
 
 _FORMS = (".csv", ".csv.gz", ".tsv", ".parquet")
 
@@ -163,7 +160,7 @@ def import_splits(store: Store, name: str, file: str | os.PathLike[str], *, unit
         store: the store.
         name: the cohort.
         file: a .csv, .csv.gz, .tsv or .parquet file.
-        unit: "subject" refuses a subject in two parts, "image" lets it pass.
+        unit: "subject" refuses a subject in two parts, "admission" a stay in hospital, "image" lets both pass.
 
     Raises:
         DataError: the file is of another form, or does not fit the cohort; names the seed and the id.
@@ -173,7 +170,10 @@ def import_splits(store: Store, name: str, file: str | os.PathLike[str], *, unit
     path = _checked(Path(file).expanduser())
     frame = _read(path)
     rows = _with_samples(frame, cohort, path)
-    scheme = SplitScheme(unit=unit, imported=content_key(rows.rows()), n_train=cohort.scheme.n_train)
+    if unit == "official":
+        raise DataError("split unit 'official' is a split that a cohort is built with; a file is split by subject.")
+    kept = {"balance": cohort.scheme.balance, "n_train": cohort.scheme.n_train}
+    scheme = SplitScheme(unit=unit, imported=content_key(rows.rows()), **kept)
     new = replace(cohort, scheme=scheme, imported=rows)
     splits = {seed: _check_split(new, rows, seed, path) for seed in sorted(set(rows["seed"]), key=lambda s: s or 0)}
     keys = {seed: None if rows["rank"].null_count() else split.parts_key for seed, split in splits.items()}
@@ -216,7 +216,7 @@ def _read(path: Path) -> pl.DataFrame:
     for column in ("seed", "rank"):
         if 0 < frame[column].null_count() < frame.height:
             raise DataError(f"splits file {path}: {column} is blank in some rows: give it in all or in none.")
-    part = pl.col("part").str.strip_chars().str.to_lowercase().replace(_PARTS)
+    part = pl.col("part").str.strip_chars().str.to_lowercase().replace(dict(PART_WORDS))
     frame = frame.with_columns(part, pl.col("id").str.strip_chars())
     odd = frame.filter(~pl.col("part").is_in(PARTS) | pl.col("part").is_null())
     if not odd.is_empty():
@@ -248,7 +248,7 @@ def _check_split(cohort: Cohort, rows: pl.DataFrame, seed: int | None, path: Pat
     where = f"splits file {path}, " + ("its only split" if seed is None else f"seed {seed}")
     parts = split.parts()
     absent = set(cohort.samples["sample"]) - {sample for ids in parts.values() for sample in ids}
-    if absent:
+    if absent and cohort.scheme.balance is None:  # else those that the seed did not draw
         raise DataError(
             f"{where}: {len(absent):,} samples of cohort {cohort.name!r} are missing, the first is "
             f"{local_id(min(absent))}. Both must come from the same rows."
@@ -256,15 +256,15 @@ def _check_split(cohort: Cohort, rows: pl.DataFrame, seed: int | None, path: Pat
     for part in ("train", "test"):
         if not parts[part]:
             raise DataError(f"{where}: the {part} part is empty.")
-    if cohort.scheme.unit == "subject":
-        subject_of = dict(cohort.samples.select("sample", "subject").iter_rows())
-        of_part = {part: {subject_of[sample] for sample in ids} for part, ids in parts.items()}
+    if cohort.scheme.unit != "image":
+        unit_of = units_of(cohort.samples, cohort.scheme.unit)
+        of_part = {part: {unit_of[sample] for sample in ids} for part, ids in parts.items()}
         for one, other in combinations(PARTS, 2):
             shared = of_part[one] & of_part[other]
             if shared:
-                sample = next(sample for sample in parts[one] if subject_of[sample] in shared)
+                sample = next(sample for sample in parts[one] if unit_of[sample] in shared)
                 raise DataError(
-                    f"{where}: {len(shared):,} subjects are in both {one} and {other}, such as that of id "
+                    f"{where}: {len(shared):,} {cohort.scheme.unit}s are in both {one} and {other}, such as that of id "
                     f"{local_id(sample)}: results would look better than they are. If that is meant: --split image."
                 )
     return split

@@ -7,7 +7,7 @@ lie, nor what is trained on them.
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
@@ -28,7 +28,8 @@ PARTS = ("train", "test", "held out")
 class Split:
     """The parts of one seed: sample ids, each part in its seeded, label-balanced order of units.
 
-    The unit of splitting is the subject, or the sample itself where images are split one by one (`SplitScheme.unit`).
+    The unit of splitting is the subject, the stay in hospital, or the sample itself where images are split one by one
+    (`SplitScheme.unit`).
 
     Attributes:
         train: ids of the training samples.
@@ -167,17 +168,22 @@ def make_split(samples: pl.DataFrame, *, seed: int, classes: int, scheme: SplitS
     each takes the next K-th. The rest is put into an order of its own, independent of the first, of which
     `Split.subset` takes prefixes.
 
+    Where each seed draws its own samples (`SplitScheme.balance`), all of this is done to those that it drew.
+
     Args:
-        samples: columns `sample`, `subject`, `label` (0 to classes - 1), one row a sample.
+        samples: columns `sample`, `subject`, `label` (0 to classes - 1), one row a sample; for splits by admission
+            `admission` too.
         seed: the seed of the run (or of the splits, where a grid fixes them).
         classes: number of classes.
         scheme: how to split.
 
     Raises:
-        DataError: a sample without subject or twice, a label outside the classes, too few units.
+        DataError: a sample without subject (or admission) or twice, a label outside the classes, too few units.
     """
-    if scheme.imported is not None:
-        raise DataError("imported splits are read, not made: use Cohort.split.")
+    if scheme.imported is not None or scheme.unit == "official":
+        raise DataError("imported and official splits are read, not made: use Cohort.split.")
+    if scheme.balance is not None:
+        samples = _drawn(samples, seed=seed, more=scheme.balance)
     units = _units(samples, classes, scheme.unit)
     _check_enough(units, samples, scheme)
     test, held_out = _sides(units, samples.height, seed=seed, classes=classes, scheme=scheme)
@@ -207,14 +213,19 @@ def as_split(
     unit: str = "subject",
 ) -> Split:
     """The split with these parts, whose subjects and labels stand in `samples` (columns as in `make_split`)."""
-    known = {sample: (subject, label) for sample, subject, label in samples.select(_COLUMNS).iter_rows()}
+    known = {sample: (of, label) for sample, of, label in _rows(samples, unit)}
     return Split(
         train=train,
         test=test,
         held_out=held_out,
-        units=tuple(known[sample][0] if unit == "subject" else local_id(sample) for sample in train),
+        units=tuple(known[sample][0] for sample in train),
         labels=tuple(known[sample][1] for sample in train),
     )
+
+
+def units_of(samples: pl.DataFrame, unit: str) -> dict[str, str]:
+    """The unit of every sample; columns as in `make_split`."""
+    return {sample: of for sample, of, _ in _rows(samples, unit)}
 
 
 def local_id(sample: str) -> str:
@@ -222,7 +233,6 @@ def local_id(sample: str) -> str:
     return sample.partition("/")[2] or sample
 
 
-_COLUMNS = ("sample", "subject", "label")
 _Units = Mapping[str, Sequence[tuple[str, int]]]
 """(sample, label) of every sample, by unit."""
 
@@ -230,16 +240,34 @@ _Units = Mapping[str, Sequence[tuple[str, int]]]
 def _units(samples: pl.DataFrame, classes: int, unit: str) -> _Units:
     units: dict[str, list[tuple[str, int]]] = {}
     seen: set[str] = set()
-    for sample, subject, label in samples.select(_COLUMNS).iter_rows():
-        if subject is None:
-            raise DataError(f"sample {sample} has no subject: without one it could stand on both sides of a split.")
+    for sample, of, label in _rows(samples, unit):
+        if of is None:
+            what = "admission" if unit == "admission" else "subject"
+            raise DataError(f"sample {sample} has no {what}: without one it could stand on both sides of a split.")
         if label is None or not 0 <= label < classes:
             raise DataError(f"sample {sample} has a label outside 0 to {classes - 1}.")
         if sample in seen:
             raise DataError(f"sample {sample} stands more than once in the cohort.")
         seen.add(sample)
-        units.setdefault(subject if unit == "subject" else local_id(sample), []).append((sample, label))
+        units.setdefault(of, []).append((sample, label))
     return units
+
+
+def _rows(samples: pl.DataFrame, unit: str) -> Iterator[tuple[str, str, int]]:
+    """(sample, its unit, its label) of every sample; the unit is null where it is not known."""
+    column = "admission" if unit == "admission" else "subject"
+    rows = samples.select("sample", column, "label").iter_rows()
+    if unit != "image":
+        return rows
+    return ((sample, None if subject is None else local_id(sample), label) for sample, subject, label in rows)
+
+
+def _drawn(samples: pl.DataFrame, *, seed: int, more: int) -> pl.DataFrame:
+    """The samples of one seed: of every class as many as the smallest has, and so many more, by hash."""
+    places = [seeded_order_key(seed, "balance", local_id(sample)).hex() for sample in samples["sample"]]
+    least = min(samples.group_by("label").len()["len"], default=0)
+    placed = samples.with_columns(pl.Series("_place", places, pl.String))
+    return placed.filter(pl.col("_place").rank("ordinal").over("label") <= least + more).drop("_place")
 
 
 def _check_enough(units: _Units, samples: pl.DataFrame, scheme: SplitScheme) -> None:

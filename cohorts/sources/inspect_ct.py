@@ -17,7 +17,7 @@ from .tables import Rows, SourceTable, check_folder, find_table, read_table
 
 RELEASE = "INSPECT (June 2025)"
 OLD_RELEASE = "INSPECT (2024)"
-PAGE = "https://aimi.stanford.edu/datasets/inspect-Multimodal-Dataset-for-PE-Diagnosis-and-Prognosis"
+PAGE = "https://stanfordaimi.azurewebsites.net/datasets/151848b9-8b31-4129-bc25-cefdf18f95d8"
 LICENCE = "Stanford University Dataset Research Use Agreement"
 
 CENSORED = -1
@@ -40,10 +40,12 @@ class Tables:
     Attributes:
         root: where they lie.
         old: the release without patient ids.
+        master: a table of the authors' code for health records, where one lies there: see `find_master`.
     """
 
     root: Path
     old: bool
+    master: Path | None
 
     def labels(self, column: str) -> Rows:
         """`impression_id` and one label: 1, 0, `CENSORED`, or null where there is none."""
@@ -85,9 +87,31 @@ def open_tables(folder: str | os.PathLike[str]) -> Tables:
         raise DataError(
             f"{root} holds labels of two releases of INSPECT, labels_*.tsv and Final_labels*.csv. Keep one."
         )
+    master = None if new else find_master(root)
     if not new and not old:
+        if master is not None:
+            raise DataError(
+                f"{master} is a table of INSPECT's code for health records: {MASTER_LACKS}. Needed are labels_*.tsv, "
+                f"study_mapping_*.tsv (with person_id) and impressions_*.tsv of {RELEASE}, from {PAGE}"
+            )
         find_table(root, SourceTable("labels_*.tsv", RELEASE, PAGE, _KEY, ()))
-    return Tables(root, old)
+    return Tables(root, old, master)
+
+
+MASTER_LACKS = (
+    "it names patients (PatientID) by the time of the scan (StudyTime), without the impression_id that reports and CT "
+    "volumes go by, so it cannot say whose a study is"
+)
+
+
+def find_master(root: Path) -> Path | None:
+    """The table that was passed round with the older release, cohort_0.2.0_master_file_anon.csv, by its columns."""
+    for path in sorted(root.glob("*.csv")):
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
+            columns = {name.strip(' "') for name in file.readline().strip().split(",")}
+        if {"PatientID", "StudyTime"} <= columns:
+            return path
+    return None
 
 
 def _present(root: Path, file: str) -> bool:

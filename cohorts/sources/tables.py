@@ -30,7 +30,7 @@ class SourceTable:
         file: path below the data set's folder, without ".gz". A `*` stands for a date of release.
         release: what the data set calls itself.
         page: where it is downloaded.
-        key: the column of which no value comes twice.
+        key: the column of which no value comes twice; None where there is none such.
         cells: the columns that radfs reads.
         n_rows: rows of the whole published file, None where that is not known.
     """
@@ -38,7 +38,7 @@ class SourceTable:
     file: str
     release: str
     page: str
-    key: str
+    key: str | None
     cells: tuple[Cell, ...]
     n_rows: int | None = None
 
@@ -114,7 +114,8 @@ def read_table(root: Path, table: SourceTable) -> Rows:
     """
     path = find_table(root, table)
     text = _read_text(path, table)
-    frame = _mark_repeated(_parse(text, table.cells), table.key)
+    frame = _parse(text, table.cells)
+    frame = frame if table.key is None else _mark_repeated(frame, table.key)
     faults = frame.filter(pl.col("fault").is_not_null())
     if faults.height == frame.height:
         raise DataError(
@@ -209,7 +210,9 @@ def _mark_repeated(frame: pl.DataFrame, key: str) -> pl.DataFrame:
 
 def _named(faults: pl.DataFrame, table: SourceTable) -> str:
     number = pl.format("row {}", "row")
-    name = pl.coalesce(pl.format("{} {}", pl.lit(table.key), pl.col(table.key)), number)
+    name = number
+    if table.key is not None:
+        name = pl.coalesce(pl.format("{} {}", pl.lit(table.key), pl.col(table.key)), number)
     shown = faults.head(SHOWN).select(pl.format("{}: {}", name, "fault")).to_series()
     more = f"; and {faults.height - SHOWN:,} more" if faults.height > SHOWN else ""
     return "; ".join(shown) + more

@@ -16,6 +16,7 @@ from ..paper import PAPER_TASKS, PaperTask
 from ..scheme import SplitScheme
 
 PRESETS = ("paper",)
+DRAWS = ("once", "per-seed")
 
 
 @dataclass
@@ -30,6 +31,7 @@ class Task:
             "replace" of them are read here.
         options: all that the builder was given; steps add what they settled. Kept with the cohort.
         notes: lines for the report.
+        redraw: each seed balances the classes anew, with so many more of the larger one; None for one draw for all.
     """
 
     store: Store
@@ -38,6 +40,7 @@ class Task:
     settings: Mapping[str, Any]
     options: dict[str, Any]
     notes: list[str] = field(default_factory=list)
+    redraw: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse an unknown preset, and keep the options."""
@@ -63,7 +66,8 @@ class Task:
     @property
     def scheme(self) -> SplitScheme:
         """How the cohort is split: as the user said, else the task's default."""
-        return self.settings["splits"] or default_scheme(self.builder, self.preset)
+        scheme = self.settings["splits"] or default_scheme(self.builder, self.preset)
+        return scheme if self.redraw is None else replace(scheme, balance=self.redraw)
 
     def target(self, target_n: int | None) -> int | None:
         """How many samples to keep: what was asked for, else the paper's number under the preset, else all."""
@@ -78,7 +82,7 @@ class Task:
             DataError: a class without a sample, or see `commit`.
         """
         refuse_one_class(frame, classes)
-        scheme = self._final_scheme(frame.height)
+        scheme = self._final_scheme(frame["label"])
         draft = draft_cohort(
             self.name,
             frame,
@@ -93,13 +97,18 @@ class Task:
         )
         return commit(self.store, draft, replace=self.settings["replace"])
 
-    def _final_scheme(self, n_samples: int) -> SplitScheme:
+    def _final_scheme(self, labels: pl.Series) -> SplitScheme:
         """The scheme; with the paper's numbers of training samples, where the cohort and its shares are the paper's."""
         scheme, paper = self.scheme, self.paper
         if self.preset != "paper" or not paper.sizes:
             return scheme
         like_paper = default_scheme(self.builder, "paper")
-        if n_samples == paper.n_samples and replace(scheme, unit=like_paper.unit, test=like_paper.test) == like_paper:
+        alike = replace(scheme, unit=like_paper.unit, test=like_paper.test, balance=None) == like_paper
+        n_samples = len(labels)
+        if scheme.balance is not None:
+            of_class = labels.value_counts()["count"].to_list()
+            n_samples = sum(min(n, min(of_class) + scheme.balance) for n in of_class)
+        if n_samples == paper.n_samples and alike:
             return replace(scheme, n_train=tuple(paper.n_train.items()))
         self.notes.append(
             f"the paper's numbers of training samples are for {paper.n_samples:,} samples split {like_paper}; "
@@ -116,6 +125,20 @@ def default_scheme(builder: str, preset: str | None = None) -> SplitScheme:
         return SplitScheme(test_share=float(paper.test_share))
     held_out = float(paper.held_out_share)
     return SplitScheme(test_share=float(paper.test_share), unit=paper.unit, held_out_share=held_out)
+
+
+def chosen_draw(draw: str, *, balanced: bool, more: int = 0) -> int | None:
+    """What `Task.redraw` is for an option "once" or "per-seed".
+
+    Raises:
+        DataError: another word, or a draw for each seed where nothing is balanced by images.
+    """
+    one_of("draw", draw, DRAWS)
+    if draw == "once":
+        return None
+    if not balanced:
+        raise DataError("draw per-seed: there is nothing to draw unless classes are balanced by images (--balance).")
+    return more
 
 
 def one_of(option: str, value: object, allowed: Sequence[object]) -> None:

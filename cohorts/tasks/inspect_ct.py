@@ -20,7 +20,8 @@ from ..sampling import places
 from ..scheme import SplitScheme
 from ..sections import clean
 from ..sources import inspect_ct
-from .common import Task, drop_without_image, one_of, refuse_empty
+from .common import Task, chosen_draw, drop_without_image, one_of, refuse_empty
+from .inspect_known import without_known
 
 Folder = str | os.PathLike[str]
 
@@ -29,11 +30,12 @@ _SUFFIXES = (".jpg", ".jpeg", ".png")
 
 @dataclass(frozen=True)
 class InspectTask:
-    """What is a task's own: name, column of the labels, names of the classes."""
+    """What is a task's own: name, column of the labels, names of the classes, ICD codes of a disease known before."""
 
     builder: str
     column: str
     classes: tuple[str, str]
+    known_codes: tuple[str, ...] = ()
 
 
 class InspectOptions(TypedDict, total=False):
@@ -42,16 +44,20 @@ class InspectOptions(TypedDict, total=False):
     Attributes:
         column: another column of the labels, such as "6_month_readmission" or "pe_acute".
         balance: "image": as many studies without the event as with it. "patient": as many patients. "none": all.
+        draw: studies without the event are drawn "once" for all seeds, or "per-seed": anew for each.
         missing: studies without an image are left out "before" or "after" the balancing.
         no_text: studies without an impression: "drop" them, or "keep" them without a text.
+        conditions: a table of diagnoses, to leave out studies of patients who were known to have the task's disease.
         preset: "paper" for one study more without the event (which gives the paper's odd numbers), split by image.
         splits, cohort_seed, dataset, replace: as for every builder of a task.
     """
 
     column: str | None
     balance: str
+    draw: str
     missing: str
     no_text: str
+    conditions: Folder | None
     preset: str | None
     splits: SplitScheme | None
     cohort_seed: int
@@ -62,8 +68,10 @@ class InspectOptions(TypedDict, total=False):
 DEFAULTS: InspectOptions = {
     "column": None,
     "balance": "image",
+    "draw": "once",
     "missing": "before",
     "no_text": "drop",
+    "conditions": None,
     "preset": None,
     "splits": None,
     "cohort_seed": 0,
@@ -97,9 +105,15 @@ def build_inspect(
     task = Task(store, of.builder, name, DEFAULTS | options, {"inspect": inspect, "radiographs": radiographs})
     settings = task.settings
     one_of("balance", settings["balance"], ("image", "patient", "none"))
+    more = int(task.preset == "paper")
+    task.redraw = chosen_draw(settings["draw"], balanced=settings["balance"] == "image", more=more)
     one_of("missing", settings["missing"], ("before", "after"))
     one_of("no_text", settings["no_text"], ("drop", "keep"))
+    if settings["conditions"] is not None and not of.known_codes:
+        raise DataError(f"{of.builder} takes no table of conditions: no disease is known before that would matter.")
     tables = inspect_ct.open_tables(inspect)
+    if settings["conditions"] is not None and tables.old:
+        raise DataError(f"{inspect_ct.OLD_RELEASE} names no patients, so nobody's earlier diagnoses can be looked up.")
     images = Path(radiographs).expanduser().absolute()
     hint = f"Make radiographs from the CT volumes: radfs cohort drr --ct DIR --out {images}"
     if not images.is_dir():
@@ -107,6 +121,8 @@ def build_inspect(
     _refuse_split_by_subject(task, tables)
 
     frame, flow = _studies(task, tables, settings["column"] or of.column)
+    if settings["conditions"] is not None:
+        frame = without_known(frame, flow, settings["conditions"], of.known_codes)
     frame = _with_texts(task, tables, frame, flow)
     frame = frame.with_columns(_image_paths(frame["image_id"], images))
     if settings["missing"] == "before":
@@ -130,10 +146,12 @@ def example_of(store: Store, of: InspectTask, name: str, folder: Path) -> BuildR
 def _refuse_split_by_subject(task: Task, tables: inspect_ct.Tables) -> None:
     if not tables.old:
         return
-    if task.scheme.unit != "image":
+    if task.scheme.unit not in ("image", "official"):
+        master = "" if tables.master is None else f" {tables.master.name} does not help: {inspect_ct.MASTER_LACKS}."
         raise DataError(
-            f"{inspect_ct.OLD_RELEASE} in {tables.root} holds no patient ids, so it cannot be split by patient. Use "
-            "the release of June 2025, or --split image, which leaks where a patient has several scans."
+            f"{inspect_ct.OLD_RELEASE} in {tables.root} holds no patient ids, so it cannot be split by patient.{master}"
+            " Use the release of June 2025, whose study_mapping_*.tsv holds them; or --split official; or --split "
+            "image, which leaks where a patient has several scans."
         )
     task.notes.append(
         "WARNING: this release holds no patient ids: every study counts as a patient, and the test may leak"
@@ -209,7 +227,7 @@ def _image_paths(ids: pl.Series, folder: Path) -> pl.Series:
 def _balanced(task: Task, frame: pl.DataFrame, flow: Flow) -> pl.DataFrame:
     """All studies with the event, and as many without (under the preset one more), drawn at random."""
     balance, more = task.settings["balance"], int(task.preset == "paper")
-    if balance == "none":
+    if balance == "none" or task.redraw is not None:
         return frame
     positive = frame.filter(pl.col("label") == 1)
     if balance == "image":

@@ -8,7 +8,7 @@ from featurestore.store import Store
 from ..build import BuildReport
 from .inspect_ct import Folder, InspectOptions, InspectTask, build_inspect, example_of
 
-TASK = InspectTask("inspect-ph-12m", "12_month_PH", ("no PH", "PH"))
+TASK = InspectTask("inspect-ph-12m", "12_month_PH", ("no PH", "PH"), known_codes=("416", "I27"))
 
 
 def build_inspect_ph_12m(

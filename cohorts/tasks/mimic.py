@@ -199,6 +199,7 @@ class Mimic:
         frame = frame.with_columns(
             pl.col("subject_id").alias("subject"),
             pl.format("s{}", "study_id").alias("study"),
+            *([pl.col("hadm_id").alias("admission")] if "hadm_id" in frame.columns else []),
             pl.col("ViewPosition").alias("view"),
             taken.alias("acquired"),
         )

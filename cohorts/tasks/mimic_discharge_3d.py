@@ -17,7 +17,7 @@ from ..build import BuildReport
 from ..flow import Flow
 from ..sampling import down_to, first_of_each, take
 from ..sources import mimic_iv as iv_files
-from .common import Task, one_of, refuse_empty
+from .common import Task, chosen_draw, one_of, refuse_empty
 from .mimic import DEFAULTS, Folder, Mimic, MimicOptions
 
 CLASSES = ("stays longer", "discharged within 3 days")
@@ -37,6 +37,7 @@ def build_mimic_discharge_3d(
     exclude_location: Sequence[str] = (),
     per_admission: str = "all",
     balance: bool = False,
+    draw: str = "once",
     target_n: int | None = None,
     **options: Unpack[MimicOptions],
 ) -> BuildReport:
@@ -55,6 +56,7 @@ def build_mimic_discharge_3d(
         exclude_location: places of discharge to leave out, such as HOSPICE; else they count as any discharge.
         per_admission: "all" images of a stay, the "first" or the "last".
         balance: draw as many images of the larger class as the smaller has.
+        draw: with `balance`, "once" for all seeds, or "per-seed": a draw of its own for each.
         target_n: draw so many samples at random; None for all (under preset "paper" 18,490).
         options: see `MimicOptions`.
 
@@ -67,8 +69,9 @@ def build_mimic_discharge_3d(
     one_of("per_admission", per_admission, ("all", "first", "last"))
     sources = {"mimic_cxr_jpg": mimic_cxr_jpg, "mimic_cxr": mimic_cxr, "mimic_iv": mimic_iv}
     rule = {"death": death, "window": window, "horizon": horizon, "exclude_location": list(exclude_location)}
-    rule |= {"per_admission": per_admission, "balance": balance, "target_n": target_n}
+    rule |= {"per_admission": per_admission, "balance": balance, "draw": draw, "target_n": target_n}
     task = Task(store, "mimic-discharge-3d", name, DEFAULTS | options, sources | rule)
+    task.redraw = chosen_draw(draw, balanced=balance)
     source = Mimic(task, jpg=mimic_cxr_jpg, reports=mimic_cxr, iv=mimic_iv)
     stays = _stays(source, window, exclude_location)
 
@@ -81,7 +84,7 @@ def build_mimic_discharge_3d(
         frame = flow.drop(frame, there, step="place of discharge", reason=reason)
     frame = source.with_files(source.with_texts(frame, flow), flow)
     frame = _of_each_stay(frame, flow, per_admission).with_columns(_label(death, horizon))
-    frame = _balanced(frame, flow, task.seed) if balance else frame
+    frame = _balanced(frame, flow, task.seed) if balance and draw == "once" else frame
     frame, notes = down_to(frame, flow, task.target(target_n), seed=task.seed, asked=target_n is not None)
     task.notes += notes
     refuse_empty(frame, flow)

@@ -120,7 +120,7 @@ def test_another_format_version_is_refused(store, tmp_path):
     build(store, tmp_path / "a")
     path = store.cohorts / "words" / "cohort.json"
     path.write_bytes(seal_json(open_json(path.read_bytes()) | {"format": 99}))
-    with pytest.raises(StoreError, match="format 99; this radfs reads format 6"):
+    with pytest.raises(StoreError, match="format 99; this radfs reads format 7"):
         load_cohort(store, "words")
 
 

@@ -3,10 +3,11 @@
 import hashlib
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 
 import pytest
 
-from cohorts import SplitScheme, load_cohort, load_excluded
+from cohorts import SplitScheme, export_splits, import_splits, load_cohort, load_excluded
 from cohorts.paper import PAPER_TASKS, Size
 from cohorts.tasks.inspect_pe import build_inspect_pe
 from cohorts.tasks.inspect_ph_12m import build_inspect_ph_12m
@@ -132,6 +133,86 @@ def test_balance_by_patient(store, download):
     assert set(numbers(store, "inspect-readmission-12m")) == {1, 2, 3}.union(*(scans[p] for p in patients))
 
 
+def test_a_draw_for_each_seed_keeps_all_and_takes_as_many(store, download):
+    build_inspect_readmission_12m(store, **download.folders, draw="per-seed", preset="paper")
+    cohort = load_cohort(store, "inspect-readmission-12m")
+    assert cohort.samples.height == 9
+    assert cohort.scheme.balance == 1
+    for seed in range(5):
+        ids = sorted("456789", key=lambda i: hashlib.sha256(f"{seed}/balance/{i}".encode()).digest())[:4]
+        split = cohort.split(seed)
+        assert {s.partition("/")[2] for s in split.train + split.test} == {"1", "2", "3", *ids}
+    with pytest.raises(DataError, match="nothing to draw unless classes are balanced by images"):
+        build_inspect_readmission_12m(store, "other", **download.folders, draw="per-seed", balance="patient")
+
+
+def test_a_draw_for_each_seed_goes_to_another_laboratory(store, download, tmp_path):
+    for name in ("ours", "theirs"):
+        build_inspect_readmission_12m(store, name, **download.folders, draw="per-seed")
+    keys = export_splits(store, "ours", tmp_path / "splits.csv", range(3))
+    assert import_splits(store, "theirs", tmp_path / "splits.csv").splits == keys
+    assert load_cohort(store, "theirs").split(1).key == load_cohort(store, "ours").split(1).key
+
+
+def test_the_paper_s_n_hold_for_what_each_seed_draws(store, download, monkeypatch):
+    small = replace(PAPER_TASKS["inspect-readmission-12m"], n_samples=7, sizes=(Size(0.25, 2, 100), Size(0.5, 3, 50)))
+    monkeypatch.setitem(PAPER_TASKS, "inspect-readmission-12m", small)
+    build_inspect_readmission_12m(store, **download.folders, preset="paper", draw="per-seed")
+    assert load_cohort(store, "inspect-readmission-12m").scheme.n_train == ((0.25, 2), (0.5, 3))
+
+
+CONDITIONS = "condition_occurrence_id,person_id,condition_start_DATETIME,condition_source_value"
+
+
+@pytest.fixture
+def scanned(tmp_path):
+    """Eight patients, scanned on the 1st of March 2015, p8 at an unknown time."""
+    tree = InspectDownload(tmp_path / "scanned")
+    for n in range(1, 9):
+        tree.study(n, f"p{n}", ph="TRUE" if n % 2 else "FALSE", at="" if n == 8 else "2015-03-01 12:00:00")
+    return tree.write()
+
+
+def conditions(folder, *rows):
+    path = folder / "conditions.csv"
+    path.write_text("\n".join([CONDITIONS, *(f"{i},{row}" for i, row in enumerate(rows))]) + "\n")
+    return path
+
+
+def test_ph_known_before_the_scan_can_be_left_out(store, scanned, tmp_path):
+    build_inspect_ph_12m(store, "kept", **scanned.folders, balance="none")
+    assert set(numbers(store, "kept")) == set(range(1, 9)), "the label's own rule keeps them"
+    table = conditions(
+        tmp_path,
+        "p1,2015-03-01 11:59:00,I27.20",  # known a minute before
+        "p1,2015-09-01 00:00:00,I27.20",
+        "p2,2015-03-01 12:00:00,416.8",  # at the scan: not before
+        "p3,2015-06-01 00:00:00,I27.0",  # after it: that is the event
+        "p4,2001-01-01,ICD9CM/416",  # long ago, in another vocabulary
+        "p5,2001-01-01,I26.99",  # another disease
+        "p6,2001-01-01,4160",  # no such code
+        "p8,2001-01-01,I27.9",  # when p8 was scanned is not known
+        "p7,one day,I27.9",  # cannot be read
+    )
+    build_inspect_ph_12m(store, **scanned.folders, balance="none", conditions=table)
+    assert flow(store, "inspect-ph-12m") == {
+        "read": 8, "no time of the scan": 7, "unreadable diagnosis": 6, "known before": 4,
+    }  # fmt: skip
+    assert set(numbers(store, "inspect-ph-12m")) == {2, 3, 5, 6}
+
+
+def test_conditions_that_can_say_nothing_are_refused(store, scanned, tmp_path):
+    build = partial(build_inspect_ph_12m, store, **scanned.folders)
+    with pytest.raises(DataError, match="none of its 1 rows has a code of 416 or I27 in condition_source_value"):
+        build(conditions=conditions(tmp_path, "p1,2015-01-01,"))
+    with pytest.raises(DataError, match=r"none of its patients .person_id. is one of the cohort's"):
+        build(conditions=conditions(tmp_path, "900,2015-01-01,I27.0"))
+    with pytest.raises(DataError, match=r"nothing.csv is missing"):
+        build(conditions=tmp_path / "nothing.csv")
+    with pytest.raises(DataError, match="inspect-pe takes no table of conditions"):
+        build_inspect_pe(store, **scanned.folders, conditions=tmp_path / "nothing.csv")
+
+
 def test_missing_images_after_balancing(store, download):
     build_inspect_readmission_12m(store, **download.folders, missing="after")
     found = flow(store, "inspect-readmission-12m")
@@ -172,8 +253,20 @@ def test_the_release_without_patient_ids(store, tmp_path):
     for n in range(8):
         tree.study(n, None, "True" if n < 4 else "False")
     tree.write()
-    with pytest.raises(DataError, match="holds no patient ids, so it cannot be split by patient"):
+    with pytest.raises(DataError, match=r"holds no patient ids, so it cannot be split by patient\. Use the release"):
         build_inspect_readmission_12m(store, **tree.folders)
+    (tree.tables / "cohort_0.2.0_master_file_anon.csv").write_text("PatientID,StudyTime,split\n1,2015-01-01,train\n")
+    with pytest.raises(DataError, match=r"cohort_0.2.0_master_file_anon.csv does not help: .*without the impr"):
+        build_inspect_readmission_12m(store, **tree.folders)
+    with pytest.raises(DataError, match="names no patients, so nobody's earlier diagnoses"):
+        build_inspect_ph_12m(store, **tree.folders, conditions=tmp_path / "conditions.csv")
     report = build_inspect_readmission_12m(store, **tree.folders, splits=SplitScheme(test_share=0.25, unit="image"))
     assert report.n_samples == 8
     assert any("every study counts as a patient" in line for line in report.lines())
+
+
+def test_the_older_table_of_patients_alone_is_refused_with_the_right_files(store, tmp_path):
+    tree = InspectDownload(tmp_path / "old")
+    (tree.tables / "cohort_0.2.0_master_file_anon.csv").write_text("PatientID,StudyTime,split,PE\n1,2015,train,True\n")
+    with pytest.raises(DataError, match=r"master_file_anon.csv is a table .*Needed are labels_\*\.tsv, study_mapping"):
+        build_inspect_pe(store, **tree.folders)

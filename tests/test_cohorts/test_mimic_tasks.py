@@ -6,7 +6,7 @@ from datetime import datetime
 import polars as pl
 import pytest
 
-from cohorts import load_cohort, load_excluded, load_flow
+from cohorts import SplitScheme, load_cohort, load_excluded, load_flow
 from cohorts.tasks.mimic_5x1200 import build_mimic_5x1200
 from cohorts.tasks.mimic_age import build_mimic_age
 from cohorts.tasks.mimic_discharge_3d import build_mimic_discharge_3d
@@ -404,6 +404,42 @@ def test_discharge_options(store, admitted, options, changes):
 def test_discharge_balanced_takes_as_many_of_either_class(store, admitted):
     report = build_mimic_discharge_3d(store, **admitted.folders, balance=True)
     assert report.class_counts == {LONGER: 2, HOME: 2}
+
+
+def test_a_draw_of_stays_for_each_seed(store, admitted):
+    build_mimic_discharge_3d(store, **admitted.folders, balance=True, draw="per-seed")
+    cohort = load_cohort(store, "mimic-discharge-3d")
+    assert cohort.samples.height == 6, "all are kept: two stay longer, four go home"
+    for seed in range(5):
+        home = [image_id(n) for n in (1, 3, 8, 13)]
+        drawn = sorted(home, key=lambda i: hashlib.sha256(f"{seed}/balance/{i}".encode()).digest())[:2]
+        split = cohort.split(seed)
+        inside = {s.partition("/")[2] for s in split.train + split.test}
+        assert inside == {*drawn, image_id(2), image_id(10)}
+    with pytest.raises(DataError, match="nothing to draw unless classes are balanced"):
+        build_mimic_discharge_3d(store, "other", **admitted.folders, draw="per-seed")
+    with pytest.raises(DataError, match="draw 'twice' is not known"):
+        build_mimic_discharge_3d(store, "other", **admitted.folders, balance=True, draw="twice")
+
+
+def test_discharge_by_stay(store, admitted):
+    by_subject = build_mimic_discharge_3d(store, **admitted.folders)
+    stays = {1: "101", 2: "101", 3: "203", 8: "108", 10: "110", 13: "113"}
+    assert numbers(store, "mimic-discharge-3d", "admission") == stays
+    by_stay = build_mimic_discharge_3d(store, "stays", **admitted.folders, splits=SplitScheme(unit="admission"))
+    cohort = load_cohort(store, "stays")
+    assert by_stay.key != by_subject.key
+    assert cohort.rows_key == load_cohort(store, "mimic-discharge-3d").rows_key
+    for seed in range(10):
+        split = cohort.split(seed)
+        sides = [{stays[int(s[10:18])] for s in part} for part in (split.train, split.test)]
+        assert not sides[0] & sides[1]
+        assert len(sides[0] | sides[1]) == 5
+
+
+def test_a_cohort_that_knows_no_stays_cannot_be_split_by_them(store, aged):
+    with pytest.raises(DataError, match=r"11 of 11 samples are of no stay .*mimic-discharge-3d alone knows stays"):
+        build_mimic_age(store, **aged.folders, splits=SplitScheme(unit="admission"))
 
 
 def test_reports_from_a_tree_give_the_same_cohort_as_from_the_zip(store, admitted, tmp_path):

@@ -1,5 +1,6 @@
 """Split schemes: by image, folds, a fixed test part, a held-out part; what each promises, and what none can do."""
 
+import hashlib
 import math
 from collections import Counter
 from fractions import Fraction
@@ -24,18 +25,45 @@ SCHEMES = (
     SplitScheme(unit="image"),
     SplitScheme(unit="image", folds=3),
     SplitScheme(unit="image", test_share=0.25, held_out_share=0.1, test="fixed"),
+    SplitScheme(unit="admission"),
+    SplitScheme(unit="admission", folds=3),
+    SplitScheme(balance=0),
+    SplitScheme(balance=2, unit="image", held_out_share=0.1),
 )
+
+
+def with_admissions(samples: pl.DataFrame) -> pl.DataFrame:
+    """Every two samples of a subject are of one stay."""
+    number = pl.col("sample").str.extract(r"-(\d+)$").cast(pl.Int64) // 2
+    return samples.with_columns(pl.format("{}/{}", "subject", number).alias("admission"))
+
+
+def unit_ids(samples: pl.DataFrame, scheme: SplitScheme) -> dict[str, str]:
+    """What must not be parted, by sample."""
+    return dict(zip(samples["sample"], samples["sample" if scheme.unit == "image" else scheme.unit], strict=True))
 
 
 @given(labels_of_subjects, seeds, st.sampled_from(SCHEMES), st.floats(0.01, 1))
 @settings(max_examples=300, deadline=None)
 def test_no_unit_is_in_two_parts_for_any_seed_scheme_and_fraction(subjects, seed, scheme, fraction):
-    samples = samples_of(subjects)
-    unit_of = dict(zip(samples["sample"], samples["subject" if scheme.unit == "subject" else "sample"], strict=True))
+    samples = with_admissions(samples_of(subjects))
+    unit_of = unit_ids(samples, scheme)
     if len(set(unit_of.values())) < 5:
         return  # too few for five folds: a test below
-    split = make_split(samples, seed=seed, scheme=scheme, classes=3)
-    assert sorted(split.train + split.test + split.held_out) == sorted(samples["sample"])
+    try:
+        split = make_split(samples, seed=seed, scheme=scheme, classes=3)
+    except DataError:
+        assert scheme.balance is not None, "a seed may draw too few"
+        return
+    inside = sorted(split.train + split.test + split.held_out)
+    label_of = dict(samples.select("sample", "label").iter_rows())
+    if scheme.balance is None:
+        assert inside == sorted(samples["sample"])
+    else:
+        everyone, drawn = Counter(label_of.values()), Counter(label_of[s] for s in inside)
+        most = min(everyone.values()) + scheme.balance
+        assert drawn == {label: min(n, most) for label, n in everyone.items()}
+        assert len(inside) == len(set(inside))
     assert split.train
     assert split.test
     assert bool(split.held_out) == bool(scheme.held_out_share)
@@ -44,7 +72,54 @@ def test_no_unit_is_in_two_parts_for_any_seed_scheme_and_fraction(subjects, seed
     n = math.floor(Fraction(str(fraction)) * len(split.train))
     if n:
         assert split.subset(fraction) == split.train[:n]
-    assert [unit_of[s] for s in split.train] == [u if scheme.unit == "subject" else f"c/{u}" for u in split.units]
+    assert [unit_of[s] for s in split.train] == [f"c/{u}" if scheme.unit == "image" else u for u in split.units]
+
+
+@given(labels_of_subjects, seeds, st.lists(st.floats(0.05, 1), min_size=2, max_size=2))
+@settings(max_examples=80, deadline=None)
+def test_by_admission_stays_are_whole_subsets_nest_and_every_seed_agrees_with_itself(subjects, seed, fractions):
+    samples = with_admissions(samples_of(subjects))
+    scheme = SplitScheme(unit="admission")
+    if samples["admission"].n_unique() < 2:
+        return
+    split = make_split(samples, seed=seed, scheme=scheme, classes=3)
+    again = make_split(samples.sample(fraction=1, shuffle=True, seed=seed % 2**31), seed=seed, scheme=scheme, classes=3)
+    assert again == split
+    small, large = (len(split.train) * fraction for fraction in sorted(fractions))
+    if small >= 1:
+        assert split.first(int(large))[: int(small)] == split.first(int(small))
+    stay_of = dict(samples.select("sample", "admission").iter_rows())
+    assert not {stay_of[s] for s in split.train} & {stay_of[s] for s in split.test}
+
+
+def test_by_admission_other_stays_of_a_patient_may_be_on_the_other_side():
+    samples = with_admissions(samples_of([[s % 2] * 6 for s in range(60)]))
+    split = make_split(samples, seed=0, scheme=SplitScheme(unit="admission"), classes=2)
+    subject_of = dict(samples.select("sample", "subject").iter_rows())
+    shared = {subject_of[s] for s in split.train} & {subject_of[s] for s in split.test}
+    assert len(shared) > 10
+    assert split.key != make_split(samples, seed=0, scheme=SplitScheme(), classes=2).key
+
+
+def test_by_admission_a_sample_without_one_is_an_error():
+    samples = with_admissions(samples_of([[0], [1], [0]]))
+    samples = samples.with_columns(pl.when(pl.col("sample") != "c/1-0").then("admission").alias("admission"))
+    with pytest.raises(DataError, match="sample c/1-0 has no admission"):
+        make_split(samples, seed=0, scheme=SplitScheme(unit="admission"), classes=2)
+
+
+def test_a_draw_for_each_seed_by_hand():
+    """Three of class 1 and nine of class 0: each seed takes the four of class 0 that its hashes put first."""
+    samples = samples_of([[1]] * 3 + [[0]] * 9)
+    names = [f"{s}-0" for s in range(3, 12)]
+    drawn = {}
+    for seed in range(5):
+        split = make_split(samples, seed=seed, scheme=SplitScheme(0.25, balance=1), classes=2)
+        first = sorted(names, key=lambda name: hashlib.sha256(f"{seed}/balance/{name}".encode()).digest())[:4]
+        drawn[seed] = set(split.train + split.test)
+        assert drawn[seed] == {f"c/{name}" for name in (*first, "0-0", "1-0", "2-0")}
+        assert (len(split.train), len(split.test)) == (5, 2)
+    assert len(set(map(frozenset, drawn.values()))) > 1
 
 
 @given(labels_of_subjects, st.integers(0, 1000), st.integers(2, 5))
@@ -110,7 +185,11 @@ def test_the_number_of_other_samples_of_a_patient_moves_no_image():
 @pytest.mark.parametrize(
     ("scheme", "message"),
     [
-        ({"unit": "patient"}, "split unit 'patient' is not known: use subject or image"),
+        ({"unit": "patient"}, "split unit 'patient' is not known: use subject, admission, image, official"),
+        ({"balance": -1}, r"a draw for each seed \(-1 more"),
+        ({"balance": 0, "folds": 5}, "no folds and no fixed test part"),
+        ({"balance": 0, "test": "fixed"}, "no folds and no fixed test part"),
+        ({"unit": "official", "folds": 5}, "says itself what is tested"),
         ({"test": "once"}, "test 'once' is not known: use per-seed or fixed"),
         ({"test_share": 0}, r"test share 0 is outside \(0, 1\)"),
         ({"folds": 1}, "folds 1 is not allowed: two are the least"),

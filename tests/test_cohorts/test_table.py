@@ -48,7 +48,7 @@ def test_samples_items_and_counts(store, folder):
     cohort = load_cohort(store, "small")
     assert cohort.classes == ("x", "xy")
     assert cohort.task == "binary"
-    assert cohort.samples.select(pl.exclude("findings", *ATTRIBUTES.names())).rows() == [
+    assert cohort.samples.select(pl.exclude("admission", "findings", *ATTRIBUTES.names())).rows() == [
         ("small/003", "p1", None, "small/003", None, None, 0, "x"),
         ("small/g1", "p1", None, "small/g1", "small/g1", text_hash("Clear."), 0, "x"),
         ("small/g2", "p2", None, "small/g2", "small/g2", text_hash("Not clear."), 1, "xy"),

@@ -46,7 +46,8 @@ def add_cohort(
         text = sample if i >= without_text else None
         label_of[sample] = label
         content = None if text is None else text_hash(report_of(sample))
-        rows.append((sample, f"patient{subject:03d}", None, sample, text, content, label, f"class {label}", *_UNKNOWN))
+        known = (sample, text, content, label, f"class {label}")
+        rows.append((sample, f"patient{subject:03d}", None, None, *known, *_UNKNOWN))
         items.append((sample, "image", f"/nowhere/{sample}.png", None))
         if text is not None:
             items.append((sample, "text", None, report_of(sample)))
