@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 from itertools import accumulate
+from typing import Any
 
 import polars as pl
 
@@ -253,7 +254,7 @@ def _units(samples: pl.DataFrame, classes: int, unit: str) -> _Units:
     return units
 
 
-def _rows(samples: pl.DataFrame, unit: str) -> Iterator[tuple[str, str, int]]:
+def _rows(samples: pl.DataFrame, unit: str) -> Iterator[tuple[str, Any, int]]:
     """(sample, its unit, its label) of every sample; the unit is null where it is not known."""
     column = "admission" if unit == "admission" else "subject"
     rows = samples.select("sample", column, "label").iter_rows()

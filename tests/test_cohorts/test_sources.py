@@ -102,7 +102,7 @@ def test_a_tree_without_any_of_its_images_is_an_error(store, tmp_path):
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (lambda p: p.unlink(), r"labels_\*.tsv is missing.*study_mapping_20250611.tsv.*aimi.stanford.edu"),
+        (lambda p: p.unlink(), r"labels_\*.tsv is missing.*study_mapping_20250611.tsv.*stanfordaimi"),
         (second_file, "holds several files for labels"),
         (lambda p: p.with_name("Final_labels_1.csv").write_text("x"), "labels of two releases"),
         (lambda p: p.write_text(p.read_text().replace("pe_positive_nlp", "pe")), "lacks the column pe_positive_nlp"),
