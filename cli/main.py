@@ -22,6 +22,7 @@ from . import (
     predict,
     query,
     recode,
+    runs,
     train,
     transfer,
     weights,
@@ -70,6 +71,8 @@ app.command("predict")(predict.predict)
 app.command("query")(query.query)
 app.command("metrics")(compare.metrics)
 app.command("compare")(compare.compare)
+app.command("show")(runs.show)
+app.command("rerun")(runs.rerun)
 app.command("info")(info.info)
 app.command("estimate")(estimate.estimate)
 app.command("import")(transfer.import_)

@@ -28,9 +28,7 @@ def print_frame(
     if csv + as_json + (parquet is not None) > 1:
         raise DataError("--csv, --json and --parquet exclude each other: ask for one.")
     if parquet is not None:
-        if not parquet.absolute().parent.is_dir():
-            raise DataError(f"cannot write {parquet}: there is no folder {parquet.absolute().parent}.")
-        frame.write_parquet(parquet)
+        write_frame(frame, parquet)
         typer.echo(f"{len(frame)} rows -> {parquet}")
     elif as_json:
         typer.echo(json.dumps(_plain(frame.to_dicts()), default=str, ensure_ascii=False, allow_nan=False))
@@ -38,6 +36,20 @@ def print_frame(
         typer.echo(_without_lists(frame).write_csv(), nl=False)
     else:
         _print_table(frame)
+
+
+def write_frame(frame: "pl.DataFrame", path: Path) -> None:
+    """Write a frame: CSV where the name ends so, else Parquet.
+
+    Raises:
+        DataError: no folder to write to.
+    """
+    if not path.absolute().parent.is_dir():
+        raise DataError(f"cannot write {path}: there is no folder {path.absolute().parent}.")
+    if path.suffix == ".csv":
+        _without_lists(frame).write_csv(path)
+    else:
+        frame.write_parquet(path)
 
 
 def _without_lists(frame: "pl.DataFrame") -> "pl.DataFrame":

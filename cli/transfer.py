@@ -1,10 +1,13 @@
-"""`radfs import` and `radfs export`: embeddings made elsewhere, and embeddings for elsewhere."""
+"""`radfs import` and `radfs export`: embeddings made elsewhere, embeddings for elsewhere, and results of both kinds."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from featurestore.errors import DataError
+
+from .exchange import export_results, import_results
 from .options import DEFAULT_STORE, StoreOption
 
 if TYPE_CHECKING:
@@ -18,8 +21,17 @@ def import_(
         Path, typer.Argument(help="File or folder: .npy, .npz, .safetensors, .h5, .parquet, or a manifest.csv of .pt.")
     ],
     *,
-    encoder: Annotated[str, typer.Option(help="Name of the encoder that made them; the set is encoder@key.")],
-    modality: Annotated[Literal["image", "text"], typer.Option(help="What was embedded.")],
+    results: Annotated[
+        bool, typer.Option("--results", help="The source is a CSV of results that others report; needs --label.")
+    ] = False,
+    label: Annotated[str | None, typer.Option(help='Of --results: whose they are, such as "Peer et al.".')] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Of --results: in place of others of the same label.")
+    ] = False,
+    encoder: Annotated[
+        str | None, typer.Option(help="Name of the encoder that made them; the set is encoder@key.")
+    ] = None,
+    modality: Annotated[Literal["image", "text"] | None, typer.Option(help="What was embedded.")] = None,
     revision: Annotated[
         str | None, typer.Option(help="Version of weights and preprocessing. Another one is a set of its own.")
     ] = None,
@@ -44,13 +56,24 @@ def import_(
     ] = False,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
-    """Take embeddings made elsewhere into the store. Run again, it takes only what is missing.
+    """Take embeddings made elsewhere into the store, or results of peers. Run again, it takes only what is missing.
 
     Items must be known: build their cohort first. Arrays are [items, dim] or [items, tokens, dim]; reports come as
     one array an item, or back to back as [all tokens, dim] with `offsets`.
 
     Example: `radfs import embeddings.npy --encoder my-vit --modality image --revision 2026-03 --dataset mine`
+
+    Example: `radfs import peer.csv --results --label "Peer et al."`
     """
+    if results:
+        if encoder or modality:
+            raise DataError("--results takes results: leave --encoder and --modality, which are of embeddings, out.")
+        import_results(store, source, label=label, replace=replace)
+        return
+    if encoder is None or modality is None:
+        raise DataError("of embeddings, --encoder and --modality say what they are (of results, give --results).")
+    if label is not None or replace:
+        raise DataError("--label and --replace are for --results.")
     from featurestore.store import open_store
     from featurestore.transfer.foreign import Choice
     from featurestore.transfer.importing import import_features
@@ -77,9 +100,41 @@ def import_(
 
 
 def export(
-    backbone: Annotated[str, typer.Option("--backbone", help="Encoder, or feature set encoder@key.")],
+    backbone: Annotated[
+        str | None, typer.Option("--backbone", help="Embeddings of this encoder, or feature set encoder@key.")
+    ] = None,
     *,
-    out: Annotated[str, typer.Option(help="The ending says the format: .npy, .parquet, .safetensors, .hf or a `/`.")],
+    out: Annotated[
+        str | None,
+        typer.Option(
+            help="The ending says the format: .npy, .parquet, .safetensors, .hf or a `/`; results: .csv or .parquet."
+        ),
+    ] = None,
+    results: Annotated[
+        bool, typer.Option("--results", help="Results in place of embeddings: the view `results`.")
+    ] = False,
+    public: Annotated[
+        bool,
+        typer.Option("--public", help="Of --results: a folder or .zip without ids, texts and paths, for publishing."),
+    ] = False,
+    predictions: Annotated[
+        bool, typer.Option("--predictions", help="Of --public: with every test sample's prediction, ids salted.")
+    ] = False,
+    min_cell: Annotated[
+        int | None,
+        typer.Option(
+            "--min-cell", min=1, help="Of --public: test subjects that each class must have.", show_default="10"
+        ),
+    ] = None,
+    mlflow: Annotated[
+        str | None, typer.Option("--mlflow", metavar="URI", help="Of --results: to an MLflow server, or a folder.")
+    ] = None,
+    wandb: Annotated[
+        Path | None, typer.Option("--wandb", metavar="FOLDER", help="Of --results: offline runs for `wandb sync`.")
+    ] = None,
+    where: Annotated[
+        str | None, typer.Option("--where", metavar="SQL", help="Of --results: only runs for which this holds.")
+    ] = None,
     cohort: Annotated[
         list[str] | None, typer.Option("--cohort", help="Only the items of this cohort (may be repeated).")
     ] = None,
@@ -90,12 +145,32 @@ def export(
     ] = False,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
-    """Write embeddings to a file that other tools open, rows in the order of item ids. Licences travel with them.
+    """Write embeddings to a file that other tools open, rows in the order of item ids, or results with --results.
 
-    A name that ends in .hf or `/` gives a folder that `datasets.load_dataset` opens.
+    Licences travel with embeddings. A name that ends in .hf or `/` gives a folder that `datasets.load_dataset` opens.
 
     Example: `radfs export --backbone efficientnet-lite0 --cohort mine --out mine.parquet`
+
+    Example: `radfs export --results --public --out public.zip`
     """
+    if results:
+        if backbone is not None or cohort or view or cls or have_the_right:
+            raise DataError("--results exports results: leave --backbone and other choices of embeddings out.")
+        export_results(
+            store,
+            out=out,
+            public=public,
+            predictions=predictions,
+            min_cell=min_cell,
+            mlflow=mlflow,
+            wandb=wandb,
+            where=where,
+        )
+        return
+    if backbone is None or out is None:
+        raise DataError("name what to export: --backbone ENCODER --out FILE, or --results.")
+    if public or predictions or min_cell is not None or mlflow or wandb or where:
+        raise DataError("--public, --predictions, --min-cell, --mlflow, --wandb and --where are for --results.")
     from cohorts import cohort_items
     from cohorts.licences import data_licences
     from featurestore.featureset import find_feature_sets

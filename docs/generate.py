@@ -27,6 +27,7 @@ def schema_page() -> str:
     import heads.schema
     import heads.views
     from featurestore.catalog import Table
+    from heads.exchange.peers import PEER_RESULTS
 
     lines = [
         "# Tables and views",
@@ -36,7 +37,7 @@ def schema_page() -> str:
         "",
     ]
     views = [*heads.schema.VIEWS, *heads.views.VIEWS, *featurestore.schema.VIEWS]
-    tables = [*heads.schema.TABLES, *cohorts.schema.TABLES, *featurestore.schema.TABLES]
+    tables = [*heads.schema.TABLES, PEER_RESULTS, *cohorts.schema.TABLES, *featurestore.schema.TABLES]
     for kind, members in (("Views", views), ("Tables", tables)):
         lines += [f"## {kind}", ""]
         for member in members:

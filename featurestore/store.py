@@ -58,6 +58,11 @@ class Store:
         """Heads that were kept: `heads/<run>.safetensors`."""
         return self.root / "heads"
 
+    @property
+    def peers(self) -> StorePath:
+        """Results that others report: `peers/<name>.parquet`."""
+        return self.root / "peers"
+
 
 def open_store(path: str | os.PathLike[str], *, create: bool = False, group: bool = False) -> Store:
     """Open the store at `path`; with `create`, make one where there is none.

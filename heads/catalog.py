@@ -6,8 +6,9 @@ from featurestore.catalog import Catalog
 from featurestore.store import Store
 
 from . import schema, views
+from .exchange.peers import PEER_RESULTS
 
-TABLES = (*featurestore_schema.TABLES, *cohorts_schema.TABLES, *schema.TABLES)
+TABLES = (*featurestore_schema.TABLES, *cohorts_schema.TABLES, *schema.TABLES, PEER_RESULTS)
 VIEWS = (*featurestore_schema.VIEWS, *schema.VIEWS, *views.VIEWS)
 
 

@@ -42,6 +42,18 @@ def resolve_precision(name: str, device: str) -> str:
 
 
 @cache
+def processor_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str | None:
+    """The model of the processor; None where the system does not tell."""
+    if platform.system() == "Darwin":
+        return _answer(["sysctl", "-n", "machdep.cpu.brand_string"])
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:
+        return platform.processor() or None
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
+
+
+@cache
 def _compute_capability() -> float | None:
     """Of the weakest NVIDIA GPU here; None where there is none."""
     command = shutil.which("nvidia-smi")
@@ -58,15 +70,18 @@ def _compute_capability() -> float | None:
 @cache
 def _cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     if platform.system() == "Darwin":
-        question = ["sysctl", "-n", "hw.optional.arm.FEAT_BF16"]
-        try:
-            done = subprocess.run(question, capture_output=True, text=True, timeout=10, check=True)
-        except (OSError, subprocess.SubprocessError):
-            return False
-        return done.stdout.strip() == "1"
+        return _answer(["sysctl", "-n", "hw.optional.arm.FEAT_BF16"]) == "1"
     try:
         lines = cpuinfo.read_text().splitlines()
     except OSError:
         return False
     flags = next((set(line.split()) for line in lines if line.startswith("flags")), set())
     return bool(flags & _CPU_FLAGS)
+
+
+def _answer(question: list[str]) -> str | None:
+    try:
+        done = subprocess.run(question, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

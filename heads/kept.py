@@ -75,7 +75,7 @@ def load_kept(store: Store, run_id: str) -> KeptHead | None:
         return None
     try:
         about = _metadata(data)
-        spec = _spec(json.loads(about["config"]))
+        spec = RunSpec.of(json.loads(about["config"]))
         states: dict[str, State] = {}
         for name, value in load(data).items():
             choice, _, parameter = name.partition("/")
@@ -102,8 +102,3 @@ def _metadata(data: bytes) -> dict[str, str]:
     """`__metadata__` of the header, which stands before the tensors: 8 bytes of length, then JSON."""
     length = int.from_bytes(data[:8], "little")
     return json.loads(data[8 : 8 + length])["__metadata__"]
-
-
-def _spec(config: dict[str, Any]) -> RunSpec:
-    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in config.items()}
-    return RunSpec(**values)

@@ -1,17 +1,40 @@
-"""With what a run was made: versions of radfs and its libraries, and the commit of radfs. No torch."""
+"""With what a run was made: versions of radfs and its libraries, the commit of radfs, the machine. No torch.
+
+Neither the machine's name nor its user's: results travel.
+"""
 
 import platform
 import subprocess
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
+
+from .hardware import processor_name
+
+SOFTWARE = ("radfs", "git_commit", "python", "torch", "numpy", "sklearn")
+MACHINE = ("hardware", "threads")
+"""Columns of the table `runs`."""
 
 
 @cache
 def software() -> dict[str, str | None]:
-    """Columns `radfs`, `python`, `torch`, `numpy` and `git_commit` of the table `runs`."""
+    """The columns SOFTWARE of the table `runs`, as of this process."""
     libraries = {name: _version(name) for name in ("radfs", "torch", "numpy")}
-    return {**libraries, "python": platform.python_version(), "git_commit": _git_commit()}
+    return {
+        **libraries,
+        "sklearn": _version("scikit-learn"),
+        "python": platform.python_version(),
+        "git_commit": _git_commit(),
+    }
+
+
+def machine(device: str) -> dict[str, Any]:
+    """The columns MACHINE of the table `runs`, of a process that trains."""
+    import torch  # loaded by whoever trains; the versions above need none
+
+    hardware = torch.cuda.get_device_name(device) if device.startswith("cuda") else processor_name()
+    return {"hardware": hardware, "threads": torch.get_num_threads()}
 
 
 def _version(distribution: str) -> str | None:

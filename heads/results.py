@@ -19,7 +19,7 @@ from featurestore.keys import canonical_json, content_key
 from featurestore.store import Store
 
 from .plan import PlannedRun
-from .provenance import software
+from .provenance import machine, software
 from .schema import COMMIT_FILE, EPOCHS, METRICS, PREDICTIONS, RUNS, polars_schema
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def make_rows(
         "chosen_epoch": inner if planned.spec.selected_by == "inner" else result.chosen["last"],
         "inner_auroc": None if inner is None else result.epochs[inner - 1].inner_auroc,
         "device": device,
+        **machine(device),
         "started_at": _utc(started_at),
         "finished_at": _utc(datetime.now(UTC)),
         "seconds": seconds,

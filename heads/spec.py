@@ -79,6 +79,15 @@ class RunSpec:
         """The run as plain JSON values: what the id is made of, and what is stored with the results."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
+    @classmethod
+    def of(cls, config: dict[str, Any]) -> "RunSpec":
+        """The run that `what` described.
+
+        Raises:
+            TypeError: it describes none of this version of radfs.
+        """
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in config.items()})
+
     @cached_property
     def run_id(self) -> str:
         """16 hexadecimal digits, equal for equal runs only."""
