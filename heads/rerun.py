@@ -28,7 +28,7 @@ from .spec import NUMERICS_VERSION
 from .trace import run_row
 
 if TYPE_CHECKING:
-    from .engine import HeadResult
+    from .engine import Choice, HeadResult
 
 TOLERANCE = {"fp32": 1e-4, "bf16": 0.02}
 """Largest difference of a test sample's probability that counts as equal, by precision of the products.
@@ -135,7 +135,8 @@ def _compared(
     from .provenance import machine
 
     row, result, spec = run_row(catalog, run.spec.run_id), results[run.spec.run_id], run.spec
-    chosen = result.chosen[spec.selected_by]
+    choice: Choice = "inner" if spec.selected_by == "inner" else "last"
+    chosen = result.chosen[choice]
     stored = _stored(catalog, run)
     epoch = catalog.query("SELECT * FROM epochs WHERE run = ? AND epoch = ?", [spec.run_id, row["chosen_epoch"]])
     again = result.epochs[chosen - 1].metrics
@@ -146,7 +147,7 @@ def _compared(
         metrics={name: (epoch[name][0], again[name]) for name in METRICS},
         epochs={"chosen": (row["chosen_epoch"], chosen), "best": (row["best_epoch"], result.chosen["best"])},
         n_test=spec.n_test,
-        largest=float(np.abs(result.probabilities[spec.selected_by] - stored).max()),
+        largest=float(np.abs(result.probabilities[choice] - stored).max()),
         tolerance=TOLERANCE[spec.precision] if tolerance is None else tolerance,
         warnings=(*changes(run, row, device), *moved),
         teacher=teacher,

@@ -86,7 +86,8 @@ class RunSpec:
         Raises:
             TypeError: it describes none of this version of radfs.
         """
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in config.items()})
+        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in config.items()}
+        return cls(**values)
 
     @cached_property
     def run_id(self) -> str:
