@@ -7,6 +7,7 @@ import argparse
 import os
 import time
 from collections import defaultdict
+from typing import NamedTuple
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # many small products: threads only wait for each other
 
@@ -29,6 +30,11 @@ SEEDS = (5, 10, 20)
 OWN = [(300, 0.25, 1.0), (300, 0.25, 0.3), (300, 0.25, 0.1), (300, 0.1, 1.0), (300, 0.1, 0.1), (1000, 0.25, 1.0)]
 SHARED = [("split", 300, 1.0), ("split", 300, 0.1), ("test", 300, 0.3), ("split", 1000, 1.0)]
 """Patients, share of the test side, fraction; design, patients, fraction."""
+
+
+class _Ends(NamedTuple):
+    low: float
+    high: float
 
 
 def main() -> None:
@@ -84,13 +90,18 @@ def claims(study: Study, n: int, mean: float, design: dict):
     yield ("other data sets, mean", "seeds_interval"), seeds_interval(values[:, 0]), mean
     if design["design"] == "redrawn":
         ratio = design["test_share"] / (1 - design["test_share"])
-        yield ("other data sets, difference", "resampled_interval"), resampled_interval(blocks, ratio), 0.0
-        yield ("other data sets, mean", "resampled_interval"), resampled_interval(values[:, 0], ratio), mean
+        of_pair = resampled_interval(blocks, ratio, fraction=design["fraction"], influences=between)
+        of_mean = resampled_interval(values[:, 0], ratio, fraction=design["fraction"], influences=influences[:, 0])
+        yield ("other data sets, difference", "resampled_interval"), of_pair, 0.0
+        yield ("other data sets, mean", "resampled_interval"), _Ends(*of_mean.between_0_and_1()), mean
+        alone = resampled_interval(blocks, ratio)
+        yield ("other data sets, difference", "Nadeau-Bengio with n_pool"), alone, 0.0
         if design["fraction"] < 1:
             with_train = resampled_interval(blocks, study.test_to_train)
-            yield ("other data sets, difference", "resampled_interval with n_train"), with_train, 0.0
+            yield ("other data sets, difference", "Nadeau-Bengio with n_train"), with_train, 0.0
     else:
-        of_pair, of_mean = population_interval(blocks, between), population_interval(values[:, 0], influences[:, 0])
+        of_pair = population_interval(blocks, between)
+        of_mean = _Ends(*population_interval(values[:, 0], influences[:, 0]).between_0_and_1())
         yield ("these training patients, difference", "population_interval"), of_pair, study.expected @ [1, -1, 0]
         yield ("these training patients, mean", "population_interval"), of_mean, study.expected[0]
         yield ("other data sets, difference", "population_interval"), of_pair, 0.0

@@ -298,14 +298,17 @@ def _patients(
         raise DamageError(
             "two runs of one split and seed hold predictions of different samples: the results are damaged."
         )
+    influences = None
+    if firsts[0].influences is not None:
+        pairs = zip(firsts, seconds, strict=True)
+        influences = np.array([a.influences - b.influences for a, b in pairs if a.influences is not None])
     if len({side.samples for side in firsts}) > 1:
         ratio = float(np.mean([unit["n_test"] * unit["fraction"] / unit["n_train"] for unit in units]))
-        return resampled_interval(differences, ratio, level=confidence), "resampled"
-    if firsts[0].influences is None:
+        fraction = float(np.mean([unit["fraction"] for unit in units]))
+        patients = resampled_interval(differences, ratio, fraction=fraction, influences=influences, level=confidence)
+        return patients, "resampled"
+    if influences is None:
         return None, "none"
-    influences = np.array(
-        [a.influences - b.influences for a, b in zip(firsts, seconds, strict=True) if a.influences is not None]
-    )
     return population_interval(differences, influences, level=confidence), "components" if len(
         units
     ) > 1 else "one seed"

@@ -76,7 +76,8 @@ def metric_table(
                 for group in groups:
                     found = [(run, measured[run["run"], group]) for run in members if (run["run"], group) in measured]
                     row = {**setting, **dict(zip(by, group, strict=True)), "fixed_split": fixed_split}
-                    rows.append(row | {"metric": metric} | _statistics(found, confidence))
+                    bounded = metric.partition(":")[0] not in _UNBOUNDED
+                    rows.append(row | {"metric": metric} | _statistics(found, confidence, bounded=bounded))
     shown = [name for name in _SHOWN if name in rows[0]]
     empty = dict.fromkeys(("fixed_split", *COLUMNS))
     table = pl.from_dicts([{**empty, **row} for row in rows], schema_overrides=COLUMNS, infer_schema_length=None)
@@ -101,7 +102,9 @@ def _settings(runs: pl.DataFrame) -> Iterator[tuple[dict[str, Any], int | None, 
             yield dict(zip(names, values, strict=True)), fixed_split, rows
 
 
-def _statistics(found: Sequence[tuple[dict[str, Any], Measured]], confidence: float) -> dict[str, Any]:
+def _statistics(
+    found: Sequence[tuple[dict[str, Any], Measured]], confidence: float, *, bounded: bool
+) -> dict[str, Any]:
     defined = [(run, one) for run, one in found if one.value is not None]
     row: dict[str, Any] = {"n_seeds": len(defined), "n_undefined": len(found) - len(defined)}
     if found:
@@ -116,16 +119,22 @@ def _statistics(found: Sequence[tuple[dict[str, Any], Measured]], confidence: fl
         "seeds_low": over_seeds.low,
         "seeds_high": over_seeds.high,
     }
-    influences = [one.influences for _, one in defined if one.influences is not None]
+    found_influences = [one.influences for _, one in defined if one.influences is not None]
+    influences = np.array(found_influences) if found_influences else None
     if len({one.samples for _, one in defined}) > 1:
         ratio = float(np.mean([run["n_test"] * run["fraction"] / run["n_train"] for run, _ in defined]))
-        patients = resampled_interval(values, ratio, level=confidence)
-    elif influences:
-        patients = population_interval(values, np.array(influences), level=confidence)
+        fraction = float(np.mean([run["fraction"] for run, _ in defined]))
+        patients = resampled_interval(values, ratio, fraction=fraction, influences=influences, level=confidence)
+    elif influences is not None:
+        patients = population_interval(values, influences, level=confidence)
     else:
         return row
-    return row | {"patients_low": patients.low, "patients_high": patients.high}
+    low, high = patients.between_0_and_1() if bounded else (patients.low, patients.high)
+    return row | {"patients_low": low, "patients_high": high}
 
+
+_UNBOUNDED = ("log_loss", "brier")
+"""Metrics that may pass 1; all others lie between 0 and 1."""
 
 _COUNTS = ("n_test", "n_subjects", "prevalence")
 
@@ -137,8 +146,7 @@ def _notes(table: pl.DataFrame, metrics: Sequence[str], epoch: str, confidence: 
     )
     yield (
         "patients_low to patients_high: the same for other patients. Where every seed has a split of its own: other "
-        "data sets of this size. Where all seeds share one test side: other seeds and other test patients; with fewer "
-        "than about 200 of them it holds 92 to 94 of 100 times where 95 is said."
+        "data sets of this size. Where all seeds share one test side: other seeds and other test patients."
     )
     if (table["n_undefined"] > 0).any():
         yield "WARNING: n_undefined seeds of a line lack a class among their test samples and are left out."

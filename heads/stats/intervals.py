@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
+from scipy.special import expit, logit
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,17 @@ class Interval:
             return 1.0 if self.estimate == 0 else 0.0
         return float(2 * stats.t.sf(abs(self.estimate) / self.se, self.df))
 
+    def between_0_and_1(self) -> tuple[float, float]:
+        """Both ends on the logit scale (delta method), for a metric that lies between 0 and 1.
+
+        Near 1 it covers better than symmetric ends, and never passes 1 (docs/statistics.md). At 0 or 1 itself, where the
+        scale ends, these are `low` and `high`.
+        """
+        if not 0 < self.estimate < 1:
+            return self.low, self.high
+        middle, room = logit(self.estimate), self._quantile * self.se / (self.estimate * (1 - self.estimate))
+        return float(expit(middle - room)), float(expit(middle + room))
+
     @property
     def _quantile(self) -> float:
         return float(stats.t.ppf((1 + self.level) / 2, self.df))
@@ -73,9 +85,8 @@ def subjects_interval(influences: np.ndarray, estimate: float, *, level: float =
         estimate: mean of the metric over seeds.
     """
     mean = np.mean(influences, axis=0)
-    n_subjects = _tested(influences)
-    variance = _unbiased(n_subjects) * float(mean @ mean)
-    return Interval(estimate, float(np.sqrt(variance)), n_subjects - 1, level)
+    variance = _unbiased(influences) * float(mean @ mean)
+    return Interval(estimate, float(np.sqrt(variance)), _subjects_df(influences), level)
 
 
 def population_interval(values: np.ndarray, influences: np.ndarray, *, level: float = 0.95) -> Interval:
@@ -99,27 +110,53 @@ def population_interval(values: np.ndarray, influences: np.ndarray, *, level: fl
     if n == 1:
         return subjects_interval(influences, float(np.mean(values)), level=level)
     own, shared = _sd(values) ** 2 / n, max(_shared_variance(influences), 0.0)
-    parts = own**2 / (n - 1) + shared**2 / max(_tested(influences) - 1, 1)
-    df = (own + shared) ** 2 / parts if parts > 0 else np.inf
+    df = _satterthwaite((own, n - 1), (shared, _subjects_df(influences)))
     return Interval(float(np.mean(values)), float(np.sqrt(own + shared)), df, level)
 
 
-def resampled_interval(values: np.ndarray, test_to_pool: float, *, level: float = 0.95) -> Interval:
-    """Other data sets of this size, from seeds that each have a split of their own: the corrected resampled t interval.
+def resampled_interval(
+    values: np.ndarray,
+    test_to_pool: float,
+    *,
+    fraction: float = 1.0,
+    influences: np.ndarray | None = None,
+    level: float = 0.95,
+) -> Interval:
+    """Other data sets of this size, from seeds that each have a split of their own.
 
-    Var(mean) = (1/n + n_test / n_pool) S^2 (Nadeau and Bengio, Machine Learning 52, 2003, section 3): two seeds'
-    metrics are correlated, because they test and train on the same patients, and the share of patients that a seed
-    tests stands for that correlation. `n_pool` is the whole training side, of which a fraction is trained on: with
-    n_train in its place, as in their equation, small fractions get intervals that are several times too wide.
+    Var(mean) = S^2 / n + C, with S^2 the variance over seeds and C the covariance of two seeds' metrics, which test and
+    train on the same patients. The smaller of two estimates of C is taken, each of which tends to be too large:
+
+    - (n_test / n_pool) S^2: the corrected resampled t (Nadeau and Bengio, Machine Learning 52, 2003, section 3). It is
+      exact if only the test patients make seeds differ. `n_pool` is the whole training side, of which a fraction is
+      trained on; n_train in its place makes small fractions' intervals several times too wide.
+    - t V + o / (1 - o) (S^2 - (1 - t) V): two seeds share the part t of their test patients, of whose variance V the
+      influences tell, and the part o = fraction (1 - t) of their training patients, to whom all the rest of S^2 is
+      put down (a metric that is a sum over patients; what starts and batches add counts as theirs).
 
     Args:
         values: [n], one a seed, each with a split of its own.
         test_to_pool: number of test samples over number of samples on the training side.
+        fraction: share of the training side that is trained on.
+        influences: [n, S], of every seed's metric by subject, 0 where a subject is not in that seed's test samples;
+            without them only the first estimate is there.
         level: confidence level.
     """
-    n = _count(values)
-    se = _sd(values) * np.sqrt(1 / n + test_to_pool)
-    return Interval(float(np.mean(values)), float(se), n - 1 if n > 1 else np.nan, level)
+    n, estimate = _count(values), float(np.mean(values))
+    if n == 1:
+        return Interval(estimate, np.nan, np.nan, level)
+    between = _sd(values) ** 2
+    variance, df = (1 / n + test_to_pool) * between, float(n - 1)
+    if influences is not None:
+        tested = test_to_pool / (1 + test_to_pool)
+        trained = fraction * (1 - tested)
+        of_test = _unbiased(influences) * float(np.einsum("ns,ns->", influences, influences)) / n
+        odds = trained / (1 - trained) if between > (1 - tested) * of_test else 0.0
+        parts = ((1 / n + odds) * between, (tested - odds * (1 - tested)) * of_test)
+        if sum(parts) < variance:
+            variance = sum(parts)
+            df = _satterthwaite((parts[0], n - 1), (parts[1], _subjects_df(influences)))
+    return Interval(estimate, float(np.sqrt(variance)), df, level)
 
 
 def _shared_variance(influences: np.ndarray) -> float:
@@ -127,18 +164,34 @@ def _shared_variance(influences: np.ndarray) -> float:
     n = len(influences)
     total = influences.sum(axis=0)
     products = float(total @ total) - float(np.einsum("ns,ns->", influences, influences))
-    return _unbiased(_tested(influences)) * products / (n * (n - 1))
+    return _unbiased(influences) * products / (n * (n - 1))
+
+
+def _satterthwaite(*parts: tuple[float, float]) -> float:
+    """Degrees of freedom of a sum of (variance, its degrees of freedom)."""
+    total, spread = sum(variance for variance, _ in parts), sum(variance**2 / df for variance, df in parts)
+    return total**2 / spread if spread > 0 else np.inf
+
+
+def _subjects_df(influences: np.ndarray) -> float:
+    """Half the subjects less one: those of one of two classes. NaN where that says nothing."""
+    n = _tested(influences)
+    if not n:
+        return 1.0  # nobody moves the metric: there is no variance to be told
+    return n / 2 - 1 if n > 2 else np.nan
+
+
+def _unbiased(influences: np.ndarray) -> float:
+    """What makes up for the means that are estimated, one for each of two classes (as DeLong's n - 1 of each)."""
+    n = _tested(influences)
+    if not n:
+        return 1.0
+    return n / (n - 2) if n > 2 else np.nan
 
 
 def _tested(influences: np.ndarray) -> float:
     """How many subjects a seed is tested on, on average."""
     return float(np.count_nonzero(influences, axis=1).mean())
-
-
-def _unbiased(n_subjects: float) -> float:
-    if n_subjects == 1:
-        return np.nan  # one subject does not tell how subjects differ
-    return n_subjects / (n_subjects - 1) if n_subjects else 1.0
 
 
 def _count(values: np.ndarray) -> int:

@@ -11,6 +11,7 @@ from sklearn.preprocessing import label_binarize
 from heads.metrics import get_metric
 from heads.stats import (
     INFLUENCES,
+    Interval,
     by_subject,
     crossed_bootstrap,
     delong,
@@ -157,27 +158,36 @@ def test_a_subject_that_brings_its_samples_twice_adds_no_information():
 
 
 def test_the_population_interval_by_hand():
-    # S^2 = 0.02, so S^2 / n = 0.01. Two seeds and three subjects: the influences' products sum to 0.03.
+    # S^2 = 0.02, so S^2 / n = 0.01. Two seeds and four subjects, two of each class: factor 4 / 2, one degree of freedom.
     values = np.array([0.6, 0.8])
-    influences = np.array([[0.1, -0.2, 0.1], [0.2, -0.1, -0.1]])
-    shared = 3 / 2 * (0.1 * 0.2 + 0.2 * 0.1 - 0.1 * 0.1)  # 0.045
+    influences = np.array([[0.1, -0.2, 0.1, 0.05], [0.2, -0.1, -0.1, 0.1]])
+    shared = 4 / 2 * (0.1 * 0.2 + 0.2 * 0.1 - 0.1 * 0.1 + 0.05 * 0.1)  # 0.07
     interval = population_interval(values, influences)
     assert interval.estimate == pytest.approx(0.7)
     assert interval.se**2 == pytest.approx(0.01 + shared)
-    assert interval.df == pytest.approx((0.01 + shared) ** 2 / (0.01**2 / 1 + shared**2 / 2))
+    assert interval.df == pytest.approx((0.01 + shared) ** 2 / (0.01**2 / 1 + shared**2 / 1))
 
 
 def test_a_negative_covariance_counts_as_nothing():
-    influences = np.array([[0.1, -0.1], [-0.1, 0.1]])
+    influences = np.array([[0.1, -0.1, 0.1], [-0.1, 0.1, -0.1]])
     values = np.array([0.6, 0.8])
     assert population_interval(values, influences).se == pytest.approx(seeds_interval(values).se)
 
 
 def test_one_seed_leaves_the_subjects():
-    influences = np.array([[0.1, -0.2, 0.1]])
+    influences = np.array([[0.1, -0.2, 0.1, 0.1]])
     one = population_interval(np.array([0.7]), influences)
-    assert one.se**2 == pytest.approx(3 / 2 * (0.01 + 0.04 + 0.01))
-    assert one.df == 2
+    assert one.se**2 == pytest.approx(4 / 2 * (0.01 + 0.04 + 0.01 + 0.01))
+    assert one.df == 1
+
+
+def test_two_subjects_do_not_tell_how_subjects_differ():
+    assert math.isnan(subjects_interval(np.array([[0.1, -0.1, 0.0]]), 0.7).se)
+
+
+def test_heads_that_nobody_moves_have_no_variance():
+    perfect = population_interval(np.ones(3), np.zeros((3, 8)))
+    assert (perfect.low, perfect.high) == perfect.between_0_and_1() == (1.0, 1.0)
 
 
 def test_the_resampled_interval_widens_by_nadeau_and_bengios_factor():
@@ -185,6 +195,38 @@ def test_the_resampled_interval_widens_by_nadeau_and_bengios_factor():
     plain, wider = seeds_interval(values), resampled_interval(values, 1 / 3)
     assert wider.se == pytest.approx(plain.se * math.sqrt((1 / 4 + 1 / 3) / (1 / 4)))
     assert wider.df == 3
+
+
+def test_the_resampled_interval_takes_the_smaller_covariance():
+    # Two seeds test other halves of eight subjects: V = 4 / 2 * 0.0016, S^2 = 0.005. A quarter of the pool is trained on.
+    values = np.array([0.6, 0.7])
+    influences = 0.02 * np.array([[1, -1, 1, -1, 0, 0, 0, 0], [0, 0, 0, 0, 1, -1, 1, -1]])
+    of_test, between, tested, trained = 0.0032, 0.005, 1 / 2, 1 / 8
+    covariance = tested * of_test + trained / (1 - trained) * (between - (1 - tested) * of_test)
+    found = resampled_interval(values, 1.0, fraction=0.25, influences=influences)
+    assert found.se**2 == pytest.approx(between / 2 + covariance)
+    parts = (1 / 2 + 1 / 7) * between, (1 / 2 - 1 / 14) * of_test
+    assert found.df == pytest.approx(sum(parts) ** 2 / (parts[0] ** 2 / 1 + parts[1] ** 2 / 1))
+    alone = resampled_interval(values, 1.0)
+    assert found.se < alone.se
+    # All of the pool is trained on: the other estimate is larger, so nothing changes.
+    whole = resampled_interval(values, 0.1, fraction=1.0, influences=influences)
+    assert whole == resampled_interval(values, 0.1)
+
+
+def test_seeds_that_differ_less_than_their_test_patients_do_are_put_down_to_these():
+    influences = np.array([[0.1, -0.1, 0.1, -0.1, 0, 0, 0, 0], [0, 0, 0, 0, 0.1, -0.1, 0.1, -0.1]])
+    values = np.array([0.6, 0.7])  # S^2 = 0.005, and V = 0.08
+    found = resampled_interval(values, 1.0, fraction=0.25, influences=influences)
+    assert found == resampled_interval(values, 1.0)  # t V = 0.04 is above S^2
+
+
+def test_ends_on_the_logit_scale_by_hand():
+    found = Interval(0.9, 0.03, math.inf).between_0_and_1()
+    room = 1.959964 * 0.03 / 0.09
+    assert found == pytest.approx([1 / (1 + math.exp(-(math.log(9) + sign * room))) for sign in (-1, 1)], abs=1e-6)
+    wide = Interval(0.98, 0.05, 4).between_0_and_1()
+    assert 0 < wide[0] < 0.98 < wide[1] < 1
 
 
 # Tests
