@@ -9,10 +9,9 @@ from .stats import least_sign_flip_p, seeds_needed
 
 BASES = {
     "resampled": "patients_low to patients_high: other data sets of this size, of patients of the same kind "
-    "(corrected resampled t of Nadeau and Bengio: every seed has a split of its own).",
+    "(corrected resampled t: every seed has a split of its own).",
     "components": "patients_low to patients_high: other seeds and other test patients, heads trained on these very "
-    "training patients (components of variance, clustered by subject: all seeds share their test samples). With "
-    "fewer than about 200 test patients it holds 92 to 94 of 100 times where 95 is said.",
+    "training patients (components of variance, clustered by subject: all seeds share their test samples).",
     "one seed": "patients_low to patients_high where n_seeds is 1: these very heads on other patients (jackknife, "
     "clustered by subject). Nothing is known about other seeds.",
     "delong": "patients_low to patients_high where n_seeds is 1: these very heads on other patients (DeLong, "

@@ -52,8 +52,8 @@ class Interval:
     def between_0_and_1(self) -> tuple[float, float]:
         """Both ends on the logit scale (delta method), for a metric that lies between 0 and 1.
 
-        Near 1 it covers better than symmetric ends, and never passes 1 (docs/statistics.md). At 0 or 1 itself, where the
-        scale ends, these are `low` and `high`.
+        Near 1 it covers better than symmetric ends, and never passes 1 (docs/statistics.md). At 0 or 1 itself, where
+        the scale ends, these are `low` and `high`.
         """
         if not 0 < self.estimate < 1:
             return self.low, self.high

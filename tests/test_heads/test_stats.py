@@ -158,7 +158,7 @@ def test_a_subject_that_brings_its_samples_twice_adds_no_information():
 
 
 def test_the_population_interval_by_hand():
-    # S^2 = 0.02, so S^2 / n = 0.01. Two seeds and four subjects, two of each class: factor 4 / 2, one degree of freedom.
+    # S^2 = 0.02, so S^2 / n = 0.01. Two seeds and four subjects, two of each class: factor 4 / 2, one df.
     values = np.array([0.6, 0.8])
     influences = np.array([[0.1, -0.2, 0.1, 0.05], [0.2, -0.1, -0.1, 0.1]])
     shared = 4 / 2 * (0.1 * 0.2 + 0.2 * 0.1 - 0.1 * 0.1 + 0.05 * 0.1)  # 0.07
@@ -198,7 +198,7 @@ def test_the_resampled_interval_widens_by_nadeau_and_bengios_factor():
 
 
 def test_the_resampled_interval_takes_the_smaller_covariance():
-    # Two seeds test other halves of eight subjects: V = 4 / 2 * 0.0016, S^2 = 0.005. A quarter of the pool is trained on.
+    # Two seeds test other halves of eight subjects: V = 4 / 2 * 0.0016, S^2 = 0.005. Of the pool a quarter trains.
     values = np.array([0.6, 0.7])
     influences = 0.02 * np.array([[1, -1, 1, -1, 0, 0, 0, 0], [0, 0, 0, 0, 1, -1, 1, -1]])
     of_test, between, tested, trained = 0.0032, 0.005, 1 / 2, 1 / 8
