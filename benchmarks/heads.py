@@ -8,6 +8,7 @@ only the ratios mean something, and the median over the rounds more than any one
     B0  a plain loop, separate linear query, key and value, float32
     B1  the same with scaled_dot_product_attention, torch.compile and bfloat16 autocast: the strong baseline
     B2  torch.func.vmap over stacked modules, float32
+    B3  kaiko-eva's training on kept embeddings, float32 or bf16-mixed, where --eva names a Python that has it
     ref heads.reference, float32
 
 `share` is the engine's arithmetic (the products of its algebra alone) over the matrix-product rate measured beside it.
@@ -18,9 +19,14 @@ import sys
 sys.path[:] = [folder for folder in sys.path if not folder.endswith("benchmarks")]  # this file is no package `heads`
 
 import argparse
+import csv
+import os
+import subprocess
 import time
 from collections.abc import Callable
 from copy import deepcopy
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -163,6 +169,28 @@ class Study:
 
         return self._clock(loop) / runs
 
+    def eva(self, python: str, precision: str, runs: int = 1) -> float:
+        """Seconds a run of kaiko-eva, in its own environment (`benchmarks/eva.py`)."""
+        with TemporaryDirectory() as folder:
+            with (Path(folder) / "manifest.csv").open("w", newline="") as lines:
+                manifest = csv.writer(lines)
+                manifest.writerow(["embeddings", "target", "split"])
+                for side, samples in (("train", self.train), ("val", self.test)):
+                    for i in samples:
+                        torch.save(torch.from_numpy(self.tokens[i].astype(np.float32)), Path(folder) / f"{i}.pt")
+                        manifest.writerow([f"{i}.pt", self.labels[i], side])
+            ask = [python, "-m", "benchmarks.eva", folder, "--runs", f"{runs}", "--epochs", f"{self.epochs}"]
+            quiet = {**os.environ, "PYTHONWARNINGS": "ignore"}
+            told = subprocess.run(
+                [*ask, "--precision", precision],
+                capture_output=True,
+                text=True,
+                check=True,
+                cwd=Path(__file__).parents[1],
+                env=quiet,
+            )
+        return float(told.stdout.split()[-1])
+
     def flop(self) -> float:
         """Floating-point operations of the products of one run of the engine."""
         steps, last = divmod(len(self.train), BATCH)
@@ -179,8 +207,8 @@ class Study:
     def peak(self, dtype: torch.dtype) -> float:
         """FLOP/s of the largest product of a step."""
         x, w = (torch.randn(*shape, device=self.device).to(dtype) for shape in ((BATCH * TOKENS, DIM), (DIM, DIM)))
-        repeats = 200 if self.device == "cuda" else 4
-        seconds = min(self._clock(lambda: [x @ w for _ in range(repeats)]) for _ in range(3))
+        repeats, out = 200 if self.device == "cuda" else 4, torch.empty_like(x)
+        seconds = min(self._clock(lambda: [torch.mm(x, w, out=out) for _ in range(repeats)]) for _ in range(3))
         return 2 * repeats * BATCH * TOKENS * DIM**2 / seconds
 
     def _score(self, logits: Tensor) -> None:
@@ -204,7 +232,10 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--probes", type=int, default=300, help="linear probes of the engine a round")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--only", default="", help="comma-separated: B0,B1,B2,ref,engine bf16,engine fp32,probes")
+    parser.add_argument(
+        "--only", default="", help="comma-separated: B0,B1,B2,B3,B3 bf16,ref,engine bf16,engine fp32,probes"
+    )
+    parser.add_argument("--eva", help="a Python with kaiko-eva: B3 is measured as well")
     arguments = parser.parse_args()
     study = Study(arguments.samples, arguments.epochs, arguments.device)
     tokens = torch.from_numpy(study.tokens).to(arguments.device)
@@ -218,6 +249,9 @@ def main() -> None:
         "engine bf16": lambda: study.engine("bf16", arguments.runs),
         "engine fp32": lambda: study.engine("fp32", max(1, arguments.runs // 2)),
     }
+    if arguments.eva is not None:
+        ways["B3"] = lambda: study.eva(arguments.eva, "32-true")
+        ways["B3 bf16"] = lambda: study.eva(arguments.eva, "bf16-mixed")
     only = set(filter(None, arguments.only.split(",")))
     chosen = {name: way for name, way in ways.items() if not only or name in only}
     if "B1" in chosen:

@@ -30,6 +30,7 @@ kept apart) 4 b n d^2 + 3 b n^2 d. `choose_form` takes the smaller one.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -57,6 +58,13 @@ class Maps:
     key: Tensor | None
     bias: Tensor
     heads: int = 1
+
+    def split(self, size: int) -> "Iterator[Maps]":
+        """The maps of `size` runs after another."""
+        for start in range(0, len(self.query), size):
+            some = slice(start, start + size)
+            key = None if self.key is None else self.key[some]
+            yield Maps(self.query[some], key, self.bias[some], self.heads)
 
 
 def choose_form(rows: int, squares: int, dim: int, *, training: bool) -> Form:
@@ -105,6 +113,42 @@ def attend_plainly(batch: TokenBatch, maps: Maps, keep: Tensor | None, dropout: 
     return pooling @ x, pooling.sum(dim=3)
 
 
+@torch.no_grad()
+def attend_shared(batch: TokenBatch, maps: Maps) -> tuple[Tensor, Tensor]:
+    """`attend` without dropout of R runs that read the same items: every product is one for all of them.
+
+    Args:
+        batch: normalised tokens [1, b, n, d].
+        maps: of each run.
+    """
+    x, runs = batch.x[0], len(maps.query)
+    b, n, d = x.shape
+    rows, wide = x.view(b * n, d), torch.promote_types(x.dtype, torch.float32)
+    queries = (rows @ _side_by_side(maps.query, x.dtype)).add_(maps.bias.to(x.dtype).flatten())  # [b * n, R * m]
+    if maps.key is None:
+        scores = torch.bmm(queries.view(b, n * runs, d), x.transpose(1, 2)).view(b, n, runs, n)
+    else:
+        keys = rows @ _side_by_side(maps.key, x.dtype)
+        q, k = (t.view(b, n, runs * maps.heads, -1).transpose(1, 2) for t in (queries, keys))
+        scores = (q @ k.transpose(2, 3)).transpose(1, 2)
+    lengths: int | Tensor = n
+    if batch.real is None:
+        weights = scores.softmax(dim=3)  # [b, n, R * heads, n]
+    else:
+        real = batch.real[0]
+        weights = scores.masked_fill(~real[:, None, None], -math.inf).softmax(dim=3)
+        weights.masked_fill_(~real[:, :, None, None], 0.0)
+        lengths = real.sum(dim=1, dtype=wide)[:, None, None]
+    pooling = weights.sum(dim=1, dtype=wide) / lengths  # a_j: [b, R * heads, n]
+    pooled = torch.bmm(pooling.to(x.dtype), x).to(wide).view(b, runs, maps.heads, d)
+    return pooled.transpose(0, 1), pooling.sum(dim=2).view(b, runs, maps.heads).transpose(0, 1)
+
+
+def _side_by_side(weights: Tensor, dtype: torch.dtype) -> Tensor:
+    """[R, d, m] -> [d, R * m]."""
+    return weights.to(dtype).transpose(0, 1).flatten(1)
+
+
 class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -122,38 +166,36 @@ class _Attend(torch.autograd.Function):
         wide = torch.promote_types(x.dtype, torch.float32)
         query, key, bias = query.to(x.dtype), None if key is None else key.to(x.dtype), bias.to(x.dtype)
         rows = x.view(runs, b * n, d)
-        queries = _split(torch.bmm(rows, query), b, heads)  # [R * b * heads, n, m / heads]
+        queries = _split(torch.bmm(rows, query).add_(bias[:, None]), b, heads)  # [R * b * heads, n, m / heads]
         keys = x.view(runs * b, n, d) if key is None else _split(torch.bmm(rows, key), b, heads)
-        column = torch.bmm(keys, _of_items(bias, b, heads))  # the query bias: one number a key
-        column = column.transpose(1, 2)
-        padding = None
-        if real is not None:
+        scores = torch.bmm(queries, keys.transpose(1, 2))
+        if real is None:
+            weights = scores.softmax(dim=2)
+        else:
             padding = ~real.reshape(runs * b, n).repeat_interleave(heads, dim=0)
-            column = column.masked_fill(padding[:, None], -math.inf)
-        weights = torch.baddbmm(column, queries, keys.transpose(1, 2)).softmax(dim=2)
-        if padding is not None:
+            weights = scores.masked_fill_(padding[:, None], -math.inf).softmax(dim=2)
             weights.masked_fill_(padding[:, :, None], 0.0)
         kept = weights if keep is None else _where_kept(weights, keep)
         lengths = n if real is None else real.sum(dim=2, dtype=wide).view(runs * b, 1).repeat_interleave(heads, dim=0)
         share = scale / lengths  # r_ij / n of a kept weight
         pooling = kept.sum(dim=1, dtype=wide).mul_(share)  # a_j: [R * b * heads, n]
         pooled = torch.bmm(pooling.view(runs * b, heads, n).to(x.dtype), x.view(runs * b, n, d))
-        ctx.save_for_backward(x, query, key, bias, weights, kept, queries, keys)
+        ctx.save_for_backward(x, key, weights, kept, queries, keys)
         ctx.share, ctx.heads = share, heads
         total = pooling.sum(dim=1)
         return pooled.to(wide).view(runs, b, heads, d), total.view(runs, b, heads)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, _, key, bias, weights, kept, queries, keys = ctx.saved_tensors
+        x, key, weights, kept, queries, keys = ctx.saved_tensors
         d_pooled, d_total = gradients  # [R, b, heads, d], [R, b, heads]
         (runs, b, n, d), heads, wide = x.shape, ctx.heads, d_pooled.dtype
         tokens = x.view(runs * b, n, d)
-        toward = torch.bmm(tokens, d_pooled.reshape(runs * b, heads, d).to(x.dtype).transpose(1, 2))  # h_j . dv
-        toward = toward.transpose(1, 2).reshape(-1, n).to(wide) + d_total.reshape(-1, 1)
+        toward = torch.bmm(d_pooled.reshape(runs * b, heads, d).to(x.dtype), tokens.transpose(1, 2))  # h_j . dv
+        toward = toward.view(-1, n).to(wide) + d_total.reshape(-1, 1)
         f = toward.mul_(ctx.share).to(x.dtype)  # [R * b * heads, n]
         t = torch.bmm(kept, f[:, :, None])
-        d_scores = torch.addcmul(kept * f[:, None], weights, t, value=-1)
+        d_scores = (kept * f[:, None]).addcmul_(weights, t, value=-1)
         column = d_scores.sum(dim=1, dtype=wide).to(x.dtype)  # dS^T 1: [R * b * heads, n]
         rows = x.view(runs, b * n, d)
         if key is None:
@@ -163,7 +205,6 @@ class _Attend(torch.autograd.Function):
             return None, None, d_query.to(wide), None, d_bias.to(wide), None, None, None
         d_queries = torch.bmm(d_scores, keys)
         d_keys = torch.bmm(d_scores.transpose(1, 2), queries)
-        d_keys.baddbmm_(column[:, :, None], _of_items(bias, b, heads).transpose(1, 2))
         d_bias = torch.bmm(column[:, None], keys).view(runs, b, -1).sum(dim=1, dtype=wide)
         d_query, d_key = (torch.bmm(rows.transpose(1, 2), _join(g, runs, b)) for g in (d_queries, d_keys))
         return None, None, d_query.to(wide), d_key.to(wide), d_bias, None, None, None
@@ -181,12 +222,6 @@ def _join(parts: Tensor, runs: int, b: int) -> Tensor:
     """The inverse of `_split`."""
     n, m = parts.shape[1:]
     return parts.view(runs * b, -1, n, m).transpose(1, 2).reshape(runs, b * n, -1)
-
-
-def _of_items(bias: Tensor, b: int, heads: int) -> Tensor:
-    """[R, m] -> [R * b * heads, m / heads, 1]: the bias of each item's head."""
-    runs, m = bias.shape
-    return bias.view(runs, 1, heads, m // heads).expand(runs, b, heads, m // heads).reshape(-1, m // heads, 1)
 
 
 def _where_kept(weights: Tensor, keep: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
 """What heads say about samples, without dropout, on the clean view: for many heads at once.
 
-Heads that are asked about the same samples go through their towers side by side.
+Heads that are asked about the same samples share their tokens: one gathering, one product where the algebra allows.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,10 +18,8 @@ from .objectives.classifier import representation
 from .run import UNKNOWN, HeadConfig, HeadData, Lesson, Target
 from .tokens import TokenTable
 
-_ROWS = 8_192
-"""Padded tokens, over all heads, that are computed together on the CPU."""
-
-_ROWS_CUDA = 1 << 20
+_SAMPLES = 4_096
+"""Samples that are pooled at a time: a head with several attention heads holds several vectors of each."""
 
 
 @torch.no_grad()
@@ -50,29 +48,16 @@ def pool_items(
     view: int = 0,
 ) -> dict[str, Tensor]:
     """Pooled vectors [R, m, d] of each modality, in one view."""
-    runs = len(next(iter(params.values())))
     lengths = {m: tables[m].lengths[items[m][0]] for m in modalities}
     towers = prepare_towers(params, config, lengths, modalities, training=False)
     pooled = {}
     for modality, pool in towers.items():
-        table, asked = tables[modality], items[modality]
-        asked = asked.expand(runs, -1) if len(asked) == 1 else asked
-        parts, groups = [], list(_groups(table, asked))
-        for group in groups:
-            views = None if view == 0 else torch.full((runs, len(group)), view)
-            parts.append(pool(Reading(table, asked[:, group], views)))
-        back = torch.argsort(torch.cat(groups)).to(parts[0].device)
-        pooled[modality] = torch.cat(parts, dim=1)[:, back]
+        parts = []
+        for some in items[modality].split(_SAMPLES, dim=1):
+            views = None if view == 0 else torch.full(some.shape, view)
+            parts.append(pool(Reading(tables[modality], some, views)))
+        pooled[modality] = torch.cat(parts, dim=1)
     return pooled
-
-
-def _groups(table: TokenTable, items: Tensor) -> Iterator[Tensor]:
-    """Positions within the samples, in groups that fit the memory, of similar length where one head is asked."""
-    rows = (_ROWS_CUDA if table.device.type == "cuda" else _ROWS) // len(items)
-    if len(items) == 1:
-        yield from table.length_groups(items[0], max_rows=rows)
-    else:
-        yield from torch.arange(items.shape[1]).split(max(1, rows // table.longest))
 
 
 @dataclass(frozen=True)

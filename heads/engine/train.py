@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .evaluate import Spoken, predict, speak
 from .fleet import Fleet, items_of
+from .memory import kept_memory
 from .objectives import OBJECTIVES
 from .run import HeadData, HeadJob, HeadResult, check_job
 from .scores import score_runs
@@ -119,9 +120,10 @@ def _train_kind(
     """One kind of jobs through one fleet; on want of memory the unfinished ones start again in a smaller one."""
     done: set[int] = set()
     try:
-        for number, outcome in _run_fleet(data, jobs, numbers, size):
-            done.add(number)
-            yield number, outcome
+        with kept_memory():
+            for number, outcome in _run_fleet(data, jobs, numbers, size):
+                done.add(number)
+                yield number, outcome
         return
     except (torch.OutOfMemoryError, MemoryError) as error:
         why = (str(error).splitlines() or [type(error).__name__])[0]
@@ -203,9 +205,10 @@ def _score(labels: np.ndarray, probabilities: Tensor, fleet: Fleet) -> list[dict
 
 
 def _sharing(fleet: Fleet, parts: dict[int, np.ndarray]) -> list[list[int]]:
-    """Places whose part and rows are the same arrays."""
+    """Places whose part holds the same samples in the same order, and reads the same items of them."""
     groups: dict[object, list[int]] = {}
     for place, part in parts.items():
-        rows = tuple(sorted((m, id(r)) for m, r in fleet.places[place].job.rows.items()))
-        groups.setdefault((id(part), rows), []).append(place)
+        rows = fleet.places[place].job.rows
+        read = tuple((m, rows[m][part].tobytes()) for m in sorted(rows))
+        groups.setdefault((part.tobytes(), part.dtype, read), []).append(place)
     return list(groups.values())

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from heads.engine.attend import Maps, attend, attend_plainly, choose_form
+from heads.engine.attend import Maps, attend, attend_plainly, attend_shared, choose_form
 from heads.engine.forms import Reading, attention, get_form
 from heads.engine.network import tower_params
 from heads.engine.objectives import supervised
@@ -61,6 +61,23 @@ def test_the_hand_written_backward_pass_is_that_of_autograd(folded, runs, b, n, 
         results.append([pooled.detach(), total.detach(), *gradients])
     for fast, slow in zip(*results, strict=True):
         assert (fast - slow).abs().max() <= 1e-12 * max(1.0, float(slow.abs().max()))
+
+
+@pytest.mark.parametrize(
+    ("folded", "runs", "b", "n", "d", "heads", "ragged"),
+    [(folded, *shape) for shape in SHAPES for folded in (True, False) if shape[4] == 1 or not folded],
+)
+def test_runs_that_share_their_items_get_what_each_gets_alone(folded, runs, b, n, d, heads, ragged):
+    batch = random_batch(1, b, n, d, ragged=ragged)
+    generator = torch.Generator().manual_seed(1)
+    shapes = ((runs, d, d),) * 2 + ((runs, d),)
+    query, key, bias = (torch.randn(*shape, dtype=torch.float64, generator=generator) for shape in shapes)
+    maps = Maps(query, None if folded else key, bias, heads)
+    real = None if batch.real is None else batch.real.expand(runs, -1, -1)
+    alone = attend_plainly(TokenBatch(batch.x.expand(runs, -1, -1, -1), real), maps, None, 0.0)
+    for found, right in zip(attend_shared(batch, maps), alone, strict=True):
+        assert found.shape == right.shape
+        assert (found - right).abs().max() <= 1e-12 * max(1.0, float(right.abs().max()))
 
 
 @pytest.mark.parametrize("form", ["folded", "projected"])

@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from heads.engine import Failure, HeadData, HeadJob, Lesson, TokenTable, apply_head, teach, train_head, train_heads
+from heads.engine.evaluate import predict
+from heads.engine.forms import FORMS
 from heads.engine.log import RunLog
-from heads.engine.network import initial_state
+from heads.engine.network import initial_state, stack, untrained
 from heads.metrics import METRICS
 from heads.reference import train_reference
 
@@ -55,7 +57,7 @@ def assert_equals_the_reference(table, labels, config):
     train, test = halves(N_TRAIN, 30)
     result, expected = (train_image(table, labels, train, test, config, f) for f in (train_head, train_reference))
     for name, value in expected.states["last"].items():
-        if name == "image.key.bias":  # no effect: the reference moves it by rounding noise, the engine leaves it
+        if name in untrained(config):  # no effect: the reference moves it by rounding noise, the engine leaves it
             fresh = initial_state(config, {"image": table.dim})[name].numpy()
             assert np.array_equal(result.states["last"][name], fresh)
         else:
@@ -73,11 +75,46 @@ def test_twenty_steps_equal_the_reference(tokens, dim, classes, ragged, dropout)
     assert_equals_the_reference(table, labels, replace(CONFIG, classes=classes, dropout=dropout))
 
 
-def test_steps_cut_into_groups_equal_the_reference(monkeypatch):
-    monkeypatch.setattr("heads.engine.forms.attention._RAGGED_ROWS", 40)
-    monkeypatch.setattr("heads.engine.evaluate._ROWS", 40)
-    table, labels = planted(N_TRAIN + 30, 20, 16, 3, ragged=True)
-    assert_equals_the_reference(table, labels, replace(CONFIG, classes=3))
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("ragged", [False, True])
+def test_batches_computed_in_parts_equal_the_reference(form, ragged, monkeypatch):
+    monkeypatch.setattr("heads.engine.forms._RAGGED_ROWS", 40)
+    monkeypatch.setattr("heads.engine.forms.BLOCK_BYTES", 4 * 20 * 40)  # two items of 20 tokens
+    monkeypatch.setattr("heads.engine.evaluate._SAMPLES", 11)
+    table, labels = planted(N_TRAIN + 30, 20, 16, 3, ragged=ragged)
+    assert_equals_the_reference(table, labels, replace(CONFIG, classes=3, form=form))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("ragged", [False, True])
+def test_heads_that_share_their_tokens_say_what_each_says_alone(form, ragged, monkeypatch):
+    monkeypatch.setattr("heads.engine.forms.BLOCK_BYTES", 4 * 16 * 9 * 20)  # two or three runs at a time
+    table, labels = planted(40, 9, 16, 2, ragged=ragged)
+    config, seeds = replace(CONFIG, form=form), range(5)
+    states = [initial_state(replace(config, init_seed=seed), {"image": 16}) for seed in seeds]
+    samples = np.random.default_rng(0).permutation(40)[:19]
+    together = predict(stack(states), config, {"image": table}, {"image": torch.from_numpy(samples)[None]})
+    data = HeadData({"image": table}, labels)
+    for state, logits in zip(states, together, strict=True):
+        alone = apply_head({name: value.numpy() for name, value in state.items()}, config, data, samples)
+        np.testing.assert_allclose(logits.softmax(dim=1).numpy(), alone, atol=1e-6)
+
+
+def test_test_sets_with_the_same_samples_are_evaluated_at_once(monkeypatch):
+    asked = []
+
+    def count(params, config, tables, items):
+        asked.append((len(params["classifier.bias"]), items["image"].shape))
+        return predict(params, config, tables, items)
+
+    monkeypatch.setattr("heads.engine.train.predict", count)
+    table, labels = planted(40, 3, 8, 2)
+    train, test = np.arange(20), np.arange(20, 40)
+    others = {"image": np.roll(np.arange(40), 1)}
+    parts = [(test, {}), (test.copy(), {}), (test[:10], {}), (test, others), (test, {"image": others["image"].copy()})]
+    jobs = [HeadJob(replace(CONFIG, epochs=1), train, part, rows=rows) for part, rows in parts]
+    list(train_heads(HeadData({"image": table}, labels), jobs))
+    assert sorted(asked) == [(1, (1, 10)), (2, (1, 20)), (2, (1, 20))]
 
 
 @pytest.mark.slow

@@ -6,18 +6,15 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ..attend import Maps, attend, choose_form
+from ..attend import Maps, attend, attend_shared, choose_form
 from ..streams import draw_linear, dropout_levels, fresh_norm, keep_mask
-from . import Pool, Reading
+from ..tokens import TokenBatch
+from . import Pool, Reading, by_parts, most_rows
 
 SUMMARY = "LayerNorm, one self-attention head, mean pooling: the paper's head."
 
 UNTRAINED = ("key.bias",)
 """Has no effect on the head (step 1 of the derivation), so it is not updated."""
-
-# Padded tokens that are computed together. A ragged batch is cut into items of similar length, which saves more padding
-# than it costs in calls (measured best at 1,000 to 2,000).
-_RAGGED_ROWS = 1_536
 
 
 def parameters(tower: str, dim: int, *, seed: int) -> dict[str, Tensor]:
@@ -66,26 +63,19 @@ def prepare_heads(params: Mapping[str, Tensor], heads: int, *, lengths: Tensor, 
 
 def _attended(reading: Reading, maps: Maps, heads: int) -> tuple[Tensor, Tensor]:
     """(v, s) of all items of a reading."""
-    table, items = reading.table, reading.items
-    if table.tokens_per_item is not None or len(items) > 1:
-        return _attend_some(reading, maps, heads, torch.arange(items.shape[1]))
-    groups = list(table.length_groups(items[0], max_rows=_RAGGED_ROWS))
-    pooled, total = zip(*(_attend_some(reading, maps, heads, group) for group in groups), strict=True)
-    back = torch.argsort(torch.cat(groups)).to(pooled[0].device)
-    return torch.cat(pooled, dim=1)[:, back], torch.cat(total, dim=1)[:, back]
+    runs, levels = len(maps.query), dropout_levels(reading.dropout)
 
+    def compute(batch: TokenBatch, positions: Tensor) -> tuple[Tensor, Tensor]:
+        if len(batch.x) < runs:
+            block = max(1, most_rows(reading.table) // batch.x[0, ..., 0].numel())
+            blocks = [attend_shared(batch, some) for some in maps.split(block)]
+            return torch.cat([v for v, _ in blocks]), torch.cat([s for _, s in blocks])
+        keep = None
+        if reading.keys is not None and levels:
+            device, longest = batch.x.device, reading.table.longest
+            keys, places = reading.keys.to(device), positions.to(device)
+            keep = keep_mask(keys, places, batch.x.shape[2], longest=longest, levels=levels, heads=heads)
+        return attend(batch, maps, keep, reading.dropout)
 
-def _attend_some(reading: Reading, maps: Maps, heads: int, positions: Tensor) -> tuple[Tensor, Tensor]:
-    views = None if reading.views is None else reading.views[:, positions]
-    batch = reading.table.gather(reading.items[:, positions], views)
-    levels, keep = dropout_levels(reading.dropout), None
-    if reading.keys is not None and levels:
-        keep = keep_mask(
-            reading.keys.to(batch.x.device),
-            positions.to(batch.x.device),
-            batch.x.shape[2],
-            longest=reading.table.longest,
-            levels=levels,
-            heads=heads,
-        )
-    return attend(batch, maps, keep, reading.dropout)
+    pooled, total = by_parts(compute, reading)
+    return pooled, total
