@@ -170,7 +170,7 @@ class Study:
         return self._clock(loop) / runs
 
     def eva(self, python: str, precision: str, runs: int = 1) -> float:
-        """Seconds a run of kaiko-eva, in its own environment (`benchmarks/eva.py`)."""
+        """Seconds a run of kaiko-eva, in its own environment (`benchmarks/peers/eva.py`)."""
         with TemporaryDirectory() as folder:
             with (Path(folder) / "manifest.csv").open("w", newline="") as lines:
                 manifest = csv.writer(lines)
@@ -179,7 +179,7 @@ class Study:
                     for i in samples:
                         torch.save(torch.from_numpy(self.tokens[i].astype(np.float32)), Path(folder) / f"{i}.pt")
                         manifest.writerow([f"{i}.pt", self.labels[i], side])
-            ask = [python, "-m", "benchmarks.eva", folder, "--runs", f"{runs}", "--epochs", f"{self.epochs}"]
+            ask = [python, "-m", "benchmarks.peers.eva", folder, "--runs", f"{runs}", "--epochs", f"{self.epochs}"]
             quiet = {**os.environ, "PYTHONWARNINGS": "ignore"}
             told = subprocess.run(
                 [*ask, "--precision", precision],

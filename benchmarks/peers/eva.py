@@ -23,7 +23,7 @@ from eva.core.metrics import MulticlassClassificationMetrics
 from eva.core.metrics.structs import MetricsSchema
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from .heads import BATCH, DIM
+from ..heads import BATCH, DIM
 
 
 def seconds_a_run(folder: Path, runs: int, epochs: int, precision: str) -> float:
