@@ -26,7 +26,7 @@ def kept_memory() -> Iterator[None]:
     behind are the thresholds that glibc by itself rises to, once it has freed a block of 32 MB.
     """
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if not hasattr(libc, "mallopt") or not hasattr(libc, "malloc_trim"):
+    if libc is None or not hasattr(libc, "malloc_trim"):
         yield
         return
     libc.mallopt(_MMAP, _MOST_KEPT)
