@@ -77,40 +77,16 @@ def demo(
 
 def _build_tasks(folder: Path) -> None:
     """Write the downloads, build the six cohorts in a store of their own, and show where their rows went."""
-    import shutil
-    from importlib import import_module
-
     import polars as pl
 
-    from cohorts import COHORT_BUILDERS, load_flow
-    from cohorts.phantom_inspect import PARTS as INSPECT
-    from cohorts.phantom_inspect import InspectTree, write_inspect_tree
-    from cohorts.phantom_mimic import PARTS as MIMIC
-    from cohorts.phantom_mimic import MimicTree, write_mimic_tree
+    from cohorts import load_flow
+    from cohorts.practice import build_practice
     from featurestore.store import open_store
 
     from .output import print_frame
 
-    if not folder.exists():
-        partial = folder.with_name(f"{folder.name}.partial")  # of a demo that was stopped
-        shutil.rmtree(partial, ignore_errors=True)
-        write_mimic_tree(partial, image_px=128)
-        write_inspect_tree(partial, image_px=128)
-        partial.rename(folder)
-    mimic = MimicTree(*(folder / part for part in MIMIC))
-    inspect = InspectTree(*(folder / part for part in INSPECT))
-    sources = {
-        "mimic": {"mimic_cxr_jpg": mimic.jpg, "mimic_cxr": mimic.reports, "mimic_iv": mimic.iv},
-        "inspect": {"inspect": inspect.tables, "radiographs": inspect.radiographs},
-    }
-    store, rows = open_store(folder / "store", create=True), []
-    for task, target in COHORT_BUILDERS.items():
-        folders = sources.get(task.partition("-")[0])
-        if folders is None:
-            continue
-        module, function = target.split(":")
-        size = {"per_class": 5} if task == "mimic-5x1200" else {}
-        report = getattr(import_module(module), function)(store, **folders, **size)
+    store, rows = open_store(folder.with_name("practice-store"), create=True), []
+    for task, report in build_practice(store, folder).items():
         n_rows = report.flow[0].n_before
         steps = f"{n_rows - report.n_samples:,} in {len(report.excluded)} steps"
         n = {"samples": report.n_samples, "subjects": report.n_subjects}

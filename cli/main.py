@@ -18,6 +18,8 @@ from . import (
     doctor,
     estimate,
     extract,
+    figure,
+    grid,
     info,
     predict,
     query,
@@ -67,12 +69,15 @@ app.add_typer(backbones.app, name="backbones")
 app.add_typer(weights.app, name="weights")
 app.command("extract")(extract.extract)
 app.command("train")(train.train)
+app.add_typer(grid.app, name="grid")
 app.command("predict")(predict.predict)
 app.command("query")(query.query)
 app.command("metrics")(compare.metrics)
 app.command("compare")(compare.compare)
 app.command("show")(runs.show)
 app.command("rerun")(runs.rerun)
+app.command("figure")(figure.figure)
+app.command("table")(figure.table)
 app.command("info")(info.info)
 app.command("estimate")(estimate.estimate)
 app.command("import")(transfer.import_)

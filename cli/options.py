@@ -44,6 +44,15 @@ LongTextOption = Annotated[
     typer.Option(help="Reports beyond the context length: truncate, or window to read them in overlapping windows."),
 ]
 
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Another value for a key of the grid, such as cohort=mine or fraction=0.5,1.0 (may be repeated).",
+    ),
+]
+
 SplitOption = Annotated[
     str | None,
     typer.Option(

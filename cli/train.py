@@ -1,22 +1,33 @@
 """`radfs train`: run a grid."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import DEFAULT_STORE, StoreOption
+from .options import DEFAULT_STORE, SetOption, StoreOption
 
 if TYPE_CHECKING:
     from featurestore.store import Store
     from heads.grid import Grid
     from heads.plan import Plan
+    from heads.presets.resolve import NamedGrids
     from heads.train import TrainReport
 
 
 def train(
-    grid: Annotated[Path, typer.Option("--grid", help="The grid, a TOML file; docs/grid.md says what it may hold.")],
+    grid: Annotated[
+        list[str],
+        typer.Option(
+            "--grid",
+            metavar="FILE|paper:NAME",
+            help="A TOML file (docs/grid.md), or a figure or table of the paper (`radfs grid list`; paper:fig4: all "
+            "its panels; paper:all). May be repeated.",
+        ),
+    ],
     *,
+    set_: SetOption = None,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Print the plan, what is done already and what the rest takes; train nothing."),
@@ -41,19 +52,52 @@ def train(
     Example: `radfs train --grid grid.toml`
     """
     from featurestore.store import open_store
-    from heads.grid import read_grid
     from heads.plan import make_plan
+    from heads.presets.resolve import PREFIX, name_grids
 
-    opened = open_store(store)
-    checked = read_grid(grid)
-    if precision is not None:
-        checked = checked.with_precision(precision)
-    if dry_run:
-        print_plan(make_plan(opened, checked, device=device), device, measure=measure)
-        return
-    report = run_grid(opened, checked, device=device, keep_heads=keep_heads, measure=measure)
-    if report.failed or report.unplanned:
+    is_there = "://" in store or Path(store).exists()
+    opened = open_store(store) if is_there or not any(name.startswith(PREFIX) for name in grid) else None
+    named, whole = name_grids(grid, set_ or []), True
+    refuse_missing(named, opened, store)
+    opened = opened or open_store(store)
+    for one in named:
+        for part in one.grids:
+            if len(named) > 1 or len(one.grids) > 1:
+                typer.echo(f"{one.name}, {', '.join(part.cohort)}:")
+            checked = part if precision is None else part.with_precision(precision)
+            if dry_run:
+                print_plan(make_plan(opened, checked, device=device), device, measure=measure)
+                continue
+            report = run_grid(opened, checked, device=device, keep_heads=keep_heads, measure=measure)
+            whole = whole and not (report.failed or report.unplanned)
+    if not whole:
         raise typer.Exit(1)
+
+
+def refuse_missing(named: "Sequence[NamedGrids]", opened: "Store | None", store: str) -> None:
+    """Refuse presets whose cohorts, weights or tokens are missing: all that is, at once, and how to get it.
+
+    Raises:
+        DataError: something is missing.
+    """
+    from featurestore.errors import DataError
+    from heads.presets.needs import find_needs
+
+    presets = [one for one in named if one.preset is not None]
+    grids = [grid for one in presets for grid in one.grids]
+    if not grids:
+        return
+    needs = find_needs(opened, grids)
+    if not needs:
+        return
+    names = ", ".join(one.name for one in presets[:3]) + (f" and {len(presets) - 3} more" if len(presets) > 3 else "")
+    lines = [f"{names} cannot run: something is missing in {store}.", *needs.lines()]
+    runnable = needs.runnable(grids)
+    lines.append(
+        f"What is there could run now: {runnable}" if runnable else "Nothing of it can run yet on what is there."
+    )
+    lines.append("Any preset runs on other data and encoders: --set cohort=NAME --set backbone=NAME, and so on.")
+    raise DataError("\n".join(lines))
 
 
 def print_plan(plan: "Plan", device: str, *, measure: bool) -> None:

@@ -225,8 +225,8 @@ def _misfit(head: str, method: Method) -> str:
     return f"it reads class tokens of images, and method {method.name!r} reads none. Add a head such as mean."
 
 
-def read_grid(path: str | os.PathLike[str]) -> Grid:
-    """The grid in a TOML file.
+def read_grid(path: str | os.PathLike[str], overrides: Mapping[str, Any] | None = None) -> Grid:
+    """The grid in a TOML file, with other values for some of its keys.
 
     Raises:
         RadfsError: the file cannot be read, is no TOML (with the line), or holds what `parse_grid` refuses; every
@@ -241,13 +241,13 @@ def read_grid(path: str | os.PathLike[str]) -> Grid:
     except tomllib.TOMLDecodeError as error:
         raise DataError(f"{path} is not valid TOML: {error}.") from None
     try:
-        return parse_grid(tables)
+        return parse_grid(tables, overrides)
     except RadfsError as error:
         raise type(error)(f"{path}: {error}") from None
 
 
-def parse_grid(tables: Mapping[str, Any]) -> Grid:
-    """The grid of the sections `[grid]` and `[train]`, given as nested mappings.
+def parse_grid(tables: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Grid:
+    """The grid of the sections `[grid]` and `[train]`, given as nested mappings, with other values for some keys.
 
     Raises:
         DataError: a section or key is missing or a value not allowed.
@@ -257,10 +257,10 @@ def parse_grid(tables: Mapping[str, Any]) -> Grid:
         if section not in SECTIONS:
             raise unknown_name("section", section, SECTIONS)
     grid, train = _section(tables, "grid", GRID_KEYS), _section(tables, "train", TRAIN_KEYS)
-    missing = [key for key in REQUIRED_KEYS if key not in grid]
+    missing = [key for key in REQUIRED_KEYS if key not in grid and key not in (overrides or {})]
     if missing:
         raise DataError(f"[grid] {missing[0]} is missing. Required keys: {', '.join(REQUIRED_KEYS)}.")
-    return Grid(**grid, **train)
+    return Grid(**{**grid, **train, **(overrides or {})})
 
 
 def _section(tables: Mapping[str, Any], section: str, known: Sequence[str]) -> Mapping[str, Any]:

@@ -22,5 +22,7 @@ def test_the_wheel_holds_the_four_packages_alone(tmp_path):
     files = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in files if not name.split("/")[0].endswith(".dist-info")} == PACKAGES
     sources = {p.relative_to(ROOT).as_posix() for name in PACKAGES for p in (ROOT / name).rglob("*.py")}
-    assert sources <= set(files)
+    presets = {p.relative_to(ROOT).as_posix() for p in (ROOT / "heads" / "presets").glob("*.toml")}
+    assert len(presets) == 40
+    assert sources | presets <= set(files)
     assert any(name.endswith("licenses/LICENSE") for name in files)

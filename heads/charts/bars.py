@@ -39,6 +39,7 @@ def bars(
     panel: Sequence[str] = ("cohort", "fraction"),
     title: str | None = None,
     caption: Sequence[str] | None = None,
+    extra: Sequence[str] = (),
     columns: int | None = None,
     size: tuple[int, int] | None = None,
 ) -> "alt.VConcatChart":
@@ -56,6 +57,7 @@ def bars(
         panel: the columns whose combinations are panels.
         title: above the panels; None: what is drawn.
         caption: lines below them; None: seeds, intervals, epochs, axis.
+        extra: further lines of caption.
         columns: panels side by side; None: as many as fit.
         size: width and height of a panel in pixels; None: as wide as its bars need.
 
@@ -73,17 +75,18 @@ def bars(
     width, height = size or (max(PANEL[0], n_groups * (17 * len(looks) + 26)), PANEL[1])
     n_columns = columns_for(len(panels), columns, most=max(1, _PAGE // (width + 60)))
     key = legend(list(looks), n_columns * (width + 60))
-    drawn = []
+    drawn, begins = [], []
     for name, part, series in panels:
-        layers = _layers(series, looks, group=group, metric=metric, limits=y_limits(part), key=key, height=height)
+        limits = y_limits(part)
+        begins.append(limits[0])
+        layers = _layers(series, looks, group=group, metric=metric, limits=limits, key=key)
         heading = alt.TitleParams(name, subtitle=subtitle(part, metric))
         drawn.append(alt.layer(*layers).properties(width=width, height=height, title=heading))
-    below = list(caption) if caption is not None else [*seeds_caption(rows, metric, level, "Error bars"), AXIS_NOTE]
+    below = seeds_caption(rows, metric, level, "Error bars") if caption is None else list(caption)
+    if caption is None and max(begins) > 0:
+        below.append("The axis does not begin at 0.")
     heading = title or f"Test {METRIC_NAMES[metric]} by {bar.replace('_', ' ')} and {group}"
-    return assemble(drawn, title=heading, caption=below, columns=n_columns, width=width)
-
-
-AXIS_NOTE = "The axis does not begin at 0."
+    return assemble(drawn, title=heading, caption=[*below, *extra], columns=n_columns, width=width)
 
 
 def _layers(
@@ -94,7 +97,6 @@ def _layers(
     metric: str,
     limits: tuple[float, float],
     key: "alt.Legend",
-    height: int,
 ) -> list["alt.Chart"]:
     import altair as alt
 

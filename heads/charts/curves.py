@@ -42,6 +42,7 @@ def curves(
     panel: Sequence[str] = ("cohort",),
     title: str | None = None,
     caption: Sequence[str] | None = None,
+    extra: Sequence[str] = (),
     columns: int | None = None,
     size: tuple[int, int] = PANEL,
 ) -> "alt.VConcatChart":
@@ -56,6 +57,7 @@ def curves(
         panel: the columns whose combinations are panels.
         title: above the panels; None: what is drawn.
         caption: lines below them; None: seeds, intervals and epochs.
+        extra: further lines of caption.
         columns: panels side by side; None: as many as fit.
         size: width and height of a panel in pixels.
 
@@ -87,7 +89,7 @@ def curves(
         drawn.append(alt.layer(*layers).properties(width=size[0], height=size[1], title=heading))
     what = "the number of training samples" if x == "n_train" else "the temperature of distillation"
     heading = title or f"Test {METRIC_NAMES[metric]} by {what}"
-    return assemble(drawn, title=heading, caption=below, columns=n_columns, width=size[0])
+    return assemble(drawn, title=heading, caption=[*below, *extra], columns=n_columns, width=size[0])
 
 
 def _limits(rows: Sequence[Row], metric: str) -> tuple[float, float]:

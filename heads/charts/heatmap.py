@@ -25,6 +25,7 @@ def heatmap(
     panel: Sequence[str] = ("cohort",),
     title: str | None = None,
     caption: Sequence[str] | None = None,
+    extra: Sequence[str] = (),
     columns: int | None = None,
     cell: tuple[int, int] = (76, 34),
 ) -> "alt.VConcatChart":
@@ -39,6 +40,7 @@ def heatmap(
         panel: the columns whose combinations are panels.
         title: above the panels; None: what is drawn.
         caption: lines below them; None: what a cell is.
+        extra: further lines of caption.
         columns: panels side by side; None: as many as fit.
         cell: width and height of a cell in pixels.
 
@@ -71,7 +73,7 @@ def heatmap(
     return assemble(
         drawn,
         title=title or f"Gain of {first} over {second}",
-        caption=said if caption is None else list(caption),
+        caption=[*(said if caption is None else caption), *extra],
         columns=n_columns,
         width=max(220, cell[0] * max(len({row["fraction"] for row in part}) for _, part in parts)),
     )

@@ -152,12 +152,17 @@ def seeds_caption(rows: Sequence[Row], metric: str, level: float, interval: str)
     values = f"Mean test {METRIC_NAMES[metric]} over {between(seeds)} seed{'' if set(seeds) == {1} else 's'}."
     if set(seeds) != {1}:
         values += f" {interval}: {100 * level:g}% confidence interval of that mean (Student t over seeds)."
+    return [values, epochs_caption(rows)]
+
+
+def epochs_caption(rows: Sequence[Row]) -> str:
+    """How many epochs there were, and how the one that is drawn was chosen."""
     chosen = {
         "last": f"after the last epoch (of {between([row['epochs'] for row in rows])}): no epoch was selected",
         "inner": "of the epoch that is best on an inner validation part",
     }
     how = sorted({row.get("selected_by") or "last" for row in rows}, reverse=True)
-    return [values, f"Values {' or '.join(chosen[one] for one in how)}."]
+    return f"Values {' or '.join(chosen[one] for one in how)}."
 
 
 def between(values: Sequence[float], write: Callable[[float], str] = lambda value: f"{value:g}") -> str:

@@ -1,14 +1,14 @@
 """Slopes: each seed's value under one method after the other, to see whether all seeds agree (Figures 12 to 14)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from featurestore.errors import DataError
 
-from .layout import METRIC_NAMES, Row, assemble, check_rows, columns_for, panels_of, subtitle, y_limits
-from .theme import DOWN, UP, label
+from .layout import METRIC_NAMES, Row, assemble, check_rows, columns_for, epochs_caption, panels_of, subtitle, y_limits
+from .theme import DOWN, UP, in_order, label
 
 if TYPE_CHECKING:
     import altair as alt
@@ -24,6 +24,7 @@ def slopes(
     panel: Sequence[str] = ("cohort", "fraction", "backbone"),
     title: str | None = None,
     caption: Sequence[str] | None = None,
+    extra: Sequence[str] = (),
     columns: int | None = None,
     size: tuple[int, int] = (150, 190),
 ) -> "alt.VConcatChart":
@@ -38,6 +39,7 @@ def slopes(
         panel: the columns whose combinations are panels.
         title: above the panels; None: what is drawn.
         caption: lines below them; None: what a line is.
+        extra: further lines of caption.
         columns: panels side by side; None: up to four.
         size: width and height of a panel in pixels.
 
@@ -52,6 +54,7 @@ def slopes(
     check_rows(results, metric, tuple(METRICS))
     shown = list(methods or (against, of))
     rows = [{**row, "value": row[metric]} for row in results.to_dicts() if row["method"] in shown]
+    rows = list(_with_backbones(rows))
     panels = [(name, part, _seeds(name, part, of, against)) for name, part in panels_of(rows, panel)]
     panels = [one for one in panels if one[2]]
     if not panels:
@@ -66,14 +69,26 @@ def slopes(
         *where, which = heading.split(", ")
         told = alt.TitleParams(which, subtitle=[", ".join(where), subtitle(kept, metric)])
         drawn.append(alt.layer(*layers).properties(width=width, height=size[1], title=told))
-    said = f"One line a seed, its test {name}; wide bars: means. Each panel has an axis of its own."
+    said = [
+        f"One line a seed, its test {name}; wide bars: means. Each panel has an axis of its own.",
+        epochs_caption([row for _, part, _ in panels for row in part]),
+    ]
     return assemble(
         drawn,
         title=title or f"Test {name} seed by seed",
-        caption=[said] if caption is None else list(caption),
+        caption=[*(said if caption is None else caption), *extra],
         columns=n_columns,
         width=width,
     )
+
+
+def _with_backbones(rows: Sequence[Row]) -> Iterator[Row]:
+    """The rows, those of a method that reads no image once for every backbone of their cohort."""
+    for row in rows:
+        names = [row["backbone"]]
+        if row["backbone"] is None:
+            names = in_order("backbone", [one["backbone"] for one in rows if one["cohort"] == row["cohort"]])
+        yield from ({**row, "backbone": name} for name in names)
 
 
 def _seeds(panel: str, rows: Sequence[Row], of: str, against: str) -> dict[int, bool]:

@@ -175,5 +175,5 @@ def test_inspect_from_a_miniature_download(run):
 def test_an_option_of_one_value_is_given_once(study):
     with pytest.raises(DataError, match=r"--label-col is given 2 times, and takes one value"):
         study("cohort", "build", "table", "x", "--records", "records.csv", "--label-col", "a", "--label-col=b")
-    with pytest.raises(DataError, match=r"--grid is given 2 times"):
-        study("train", "--grid", "a.toml", "--grid", "b.toml")
+    with pytest.raises(DataError, match=r"--store is given 2 times"):
+        study("train", "--grid", "grid.toml", "--store", "a", "--store", "b")
