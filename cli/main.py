@@ -24,6 +24,7 @@ from . import (
     predict,
     query,
     recode,
+    report,
     runs,
     train,
     transfer,
@@ -74,6 +75,7 @@ app.command("predict")(predict.predict)
 app.command("query")(query.query)
 app.command("metrics")(compare.metrics)
 app.command("compare")(compare.compare)
+app.command("report")(report.report)
 app.command("show")(runs.show)
 app.command("rerun")(runs.rerun)
 app.command("figure")(figure.figure)

@@ -25,4 +25,7 @@ def test_the_wheel_holds_the_four_packages_alone(tmp_path):
     presets = {p.relative_to(ROOT).as_posix() for p in (ROOT / "heads" / "presets").glob("*.toml")}
     assert len(presets) == 40
     assert sources | presets <= set(files)
+    templates = {p.relative_to(ROOT).as_posix() for p in (ROOT / "heads" / "report" / "templates").iterdir()}
+    assert len(templates) == 3
+    assert templates <= set(files)
     assert any(name.endswith("licenses/LICENSE") for name in files)

@@ -11,8 +11,9 @@ dark one.
 from .bars import bars
 from .curves import curves
 from .heatmap import heatmap
+from .reliability import reliability
 from .save import FORMATS, save_chart, themed
 from .slopes import slopes
 from .theme import config
 
-__all__ = ["FORMATS", "bars", "config", "curves", "heatmap", "save_chart", "slopes", "themed"]
+__all__ = ["FORMATS", "bars", "config", "curves", "heatmap", "reliability", "save_chart", "slopes", "themed"]

@@ -124,7 +124,7 @@ def _layers(
     y_axis = alt.Y("value:Q", title=said, axis=alt.Axis(tickCount=6), scale=scale)
     colours, shapes, dashes = scales(list(looks), list(looks.values()))
     colour = alt.Color("line:N", scale=colours, legend=key)
-    shape, dash = alt.Shape("line:N", scale=shapes, legend=key), alt.StrokeDash("dash:N", scale=dashes, legend=None)
+    shape, dash = alt.Shape("line:N", scale=shapes, legend=key), alt.StrokeDash("line:N", scale=dashes, legend=key)
     tips = [alt.Tooltip(name, title=said, format=form) for name, said, form in _TIPS]
     with_band = alt.Chart(data).transform_filter("isValid(datum.low)")
     layers = [
@@ -157,7 +157,6 @@ def _point(row: Row, name: str, x: str) -> dict[str, Any]:
     return {
         "x": place,
         "line": name,
-        "dash": name,
         "n_classes": len(row["classes"]),
         **{name: row[name] for name in kept},
     }

@@ -128,7 +128,7 @@ def _layers(
     key = alt.Legend(title=None, columns=1 if sum(map(len, verdicts)) > 60 else 2)
     colour = alt.Color("verdict:N", scale=alt.Scale(domain=verdicts, range=[UP, DOWN]), legend=key)
     shape = alt.Shape("verdict:N", scale=alt.Scale(domain=verdicts, range=["circle", "triangle-down"]), legend=key)
-    dash = alt.StrokeDash("dash:N", scale=alt.Scale(domain=verdicts, range=[[1, 0], [5, 3]]), legend=None)
+    dash = alt.StrokeDash("verdict:N", scale=alt.Scale(domain=verdicts, range=[[1, 0], [5, 3]]), legend=key)
     base = alt.Chart(data)
     tips = ["seed:O", "method:N", alt.Tooltip("value:Q", format=".3f")]
     return [
@@ -157,4 +157,4 @@ def _point(row: Row, verdict: str, named: tuple[str, set[int]]) -> dict[str, Any
     right, seeds = named
     name = f"seed {row['seed']}" if row["method"] == right and row["seed"] in seeds else ""
     kept = {key: row[key] for key in ("seed", "value")}
-    return {"method": label("method", row["method"]), "verdict": verdict, "dash": verdict, "name": name, **kept}
+    return {"method": label("method", row["method"]), "verdict": verdict, "name": name, **kept}

@@ -1,0 +1,156 @@
+"""What the intervals allow one to claim, in words: a sentence a comparison, made from its numbers and nothing else."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from featurestore.catalog import Catalog
+from featurestore.errors import DataError, UnknownNameError
+
+from ..charts.theme import label
+from ..compare import QUESTIONS, Comparison, compare
+from ..stats import least_sign_flip_p
+from .parts import Points, Section, Table
+
+FEW_SEEDS = 5
+"""Fewer seeds than this give an interval of Student's t that hardly says anything."""
+
+_SQL = """SELECT cohort, backbone, fraction, seed, auroc, baseline_auroc, auroc_difference FROM paired
+WHERE method = '{level}' AND baseline_method = '{against}' AND run IN (SELECT run FROM results WHERE {where})
+  AND baseline_run IN (SELECT run FROM results WHERE {where}) ORDER BY ALL"""
+
+
+def claims(catalog: Catalog, where: str) -> Section | None:
+    """Sentences and a table for every ready-made comparison that the runs allow."""
+    parts: list[Points | Table] = []
+    sql: dict[str, str] = {}
+    notes: dict[str, None] = {}
+    commands = []
+    for name, sides in QUESTIONS.items():
+        try:
+            by = sides.get("by", "method")
+            found = compare(catalog, by=by, level=sides["level"], against=sides["against"], where=where)
+        except (DataError, UnknownNameError):  # nothing to pair, such as methods that were not run
+            continue
+        parts += _sentences(found, sides)
+        parts.append(_table(found, f"As numbers: {_title(sides)}"))
+        notes |= dict.fromkeys(found.notes)
+        commands.append(f"radfs compare {name}")
+        if "by" not in sides:
+            sql[f"each seed: {_title(sides)}"] = _SQL.format(where=where, **sides)
+    if not parts:
+        return None
+    return Section(
+        "claims",
+        "What may be claimed, and what not",
+        words=(
+            "Each sentence is made from one line of the table under it. An interval over seeds speaks of this data set "
+            "under other seeds. An interval over patients speaks of other patients of the same kind, and is the one "
+            "that a claim about a method needs. Neither speaks of other hospitals, scanners or years.",
+        ),
+        parts=(*parts, Points("What the columns of the tables mean, and warnings", tuple(notes))),
+        sql=sql,
+        commands=tuple(commands),
+    )
+
+
+def _sentences(found: Comparison, sides: Mapping[str, str]) -> list[Points]:
+    """A list for every cohort and choice of encoders and head."""
+    groups: dict[str, list[str]] = {}
+    for row in found.table.to_dicts():
+        groups.setdefault(f"{_title(sides)}: {_setting(row)}", []).append(sentence(row, found.level))
+    return [Points(title, tuple(lines)) for title, lines in groups.items()]
+
+
+def sentence(row: Mapping[str, Any], level: float) -> str:
+    """What one line of a comparison allows one to say.
+
+    Args:
+        row: of `Comparison.table`.
+        level: confidence level of the intervals.
+    """
+    n, difference = row["n_seeds"], row.get("difference")
+    said = f"{100 * row['fraction']:g}% of the training samples"
+    if difference is None:
+        return f"{said}: no seed has a value for both, so nothing can be said."
+    said += f" ({row['n_train']:,.0f}): {_by(difference)}"
+    seeds, patients = _ends(row, "seeds"), _ends(row, "patients")
+    if seeds is None:
+        return f"{said} on the one seed there is. Another seed may turn it round: nothing can be claimed."
+    spans = f"over {n} seeds {_span(seeds)}, over patients {_span(patients) if patients else 'none'}"
+    few = f" {n} seeds are too few for any claim." if n < FEW_SEEDS else ""
+    return f"{said} ({level:.0%} intervals: {spans}). {_verdict(row, seeds, patients, 1 - level)}{few}"
+
+
+def _verdict(
+    row: Mapping[str, Any], seeds: tuple[float, float], patients: tuple[float, float] | None, alpha: float
+) -> str:
+    if _excludes(seeds) and patients is not None and _excludes(patients):
+        if row["patients_p_holm"] >= alpha:
+            return "Both intervals exclude 0, but not after Holm's correction over the lines of the table: a hint."
+        if least_sign_flip_p(row["n_seeds"]) > alpha:
+            return "Both intervals exclude 0. With so few seeds no sign-flip test can bear that out: train more."
+        return "Both intervals exclude 0: it holds for other seeds, and likely for other patients of the same kind."
+    if _excludes(seeds):
+        open_ = "that interval contains 0" if patients else "there is no interval for that"
+        return f"In this data set it does not hang on the seed. Whether other patients would show it is open: {open_}."
+    if patients is not None and _excludes(patients):
+        return "The interval over seeds contains 0, so other seeds may turn it round: no claim."
+    finds = row.get("detectable")
+    least = (
+        f" A true difference of {finds:.3f} would be found 8 times in 10, a smaller one less often." if finds else ""
+    )
+    return f"No difference is shown, nor that there is none.{least}"
+
+
+def _title(sides: Mapping[str, str]) -> str:
+    kind = sides.get("by", "method")
+    return f"{label(kind, sides['level'])} against {label(kind, sides['against'])}"
+
+
+def _setting(row: Mapping[str, Any]) -> str:
+    """The cohort, encoders and head of a line."""
+    encoders = []
+    for kind in ("backbone", "text_encoder"):
+        name = row.get(kind) or row.get(f"baseline_{kind}")
+        encoders += [label(kind, name)] if name else []
+    head = f", {row['head']} head" if row.get("head") not in (None, "attention") else ""
+    return f"{row['cohort']}, {' + '.join(encoders)}{head}"
+
+
+def _by(difference: float) -> str:
+    if abs(difference) < 0.0005:
+        return "level to three digits of AUROC"
+    return f"{'above' if difference > 0 else 'below'} by {abs(difference):.3f} AUROC"
+
+
+def _ends(row: Mapping[str, Any], over: str) -> tuple[float, float] | None:
+    low, high = row.get(f"{over}_low"), row.get(f"{over}_high")
+    return None if low is None or high is None else (low, high)
+
+
+def _excludes(ends: tuple[float, float]) -> bool:
+    return ends[0] > 0 or ends[1] < 0
+
+
+def _span(ends: tuple[float, float]) -> str:
+    return f"{ends[0]:+.3f} to {ends[1]:+.3f}"
+
+
+_WHICH = ("cohort", "backbone", "text_encoder", "head", "fraction", "n_train", "n_seeds")
+_NUMBERS = ("value", "baseline_value", "difference", "seeds_p", "patients_p", "patients_p_holm", "detectable")
+
+
+def _table(found: Comparison, title: str) -> Table:
+    rows = found.table.to_dicts()
+    which = [name for name in _WHICH if any(row.get(name) is not None for row in rows)]
+    lines = []
+    for row in rows:
+        cells = [
+            "" if row[name] is None else f"{row[name]:g}" if name in _WHICH[4:] else str(row[name]) for name in which
+        ]
+        spans = ["" if ends is None else _span(ends) for ends in (_ends(row, "seeds"), _ends(row, "patients"))]
+        numbers = ["" if row.get(name) is None else f"{row[name]:.3f}" for name in _NUMBERS]
+        lines.append((*cells, *numbers[:3], *spans, *numbers[3:]))
+    headings = (*which, *_NUMBERS[:3], "seeds_low to seeds_high", "patients_low to patients_high", *_NUMBERS[3:])
+    numeric = tuple(name not in _WHICH[:4] for name in headings)
+    return Table(title, headings, tuple(lines), numeric, folded=True)
