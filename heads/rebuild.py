@@ -12,7 +12,7 @@ import polars as pl
 
 from cohorts.cohort import load_cohort
 from cohorts.split_files import load_parts
-from cohorts.splits import PARTS
+from cohorts.splits import PARTS, Split
 from featurestore.catalog import Catalog
 from featurestore.errors import DamageError, DataError
 from featurestore.featureset import FeatureSet, open_feature_set
@@ -86,7 +86,7 @@ def _content(store: Store, feature_set: FeatureSet, samples: pl.DataFrame, run_i
     return content_key(features.content(items))
 
 
-def _planned(catalog: Catalog, row: Mapping[str, Any], rows: CommonRows, split: Any) -> PlannedRun:
+def _planned(catalog: Catalog, row: Mapping[str, Any], rows: CommonRows, split: Split) -> PlannedRun:
     spec = _spec(row)
     of_reads = {s.identity: rows.content[s.name] for sets in rows.features.values() for s in sets}
     for identity, content in zip(spec.features, spec.content, strict=True):
@@ -94,8 +94,7 @@ def _planned(catalog: Catalog, row: Mapping[str, Any], rows: CommonRows, split: 
     train, inner = split.subset(spec.fraction), None
     if spec.n_inner:
         train, inner = split.inner(spec.fraction)
-    places = [None if ids is None else _places(rows, ids) for ids in (train, inner, split.test)]
-    parts = Parts(places[0], places[1], places[2])  # pyright: ignore[reportArgumentType]
+    parts = Parts(_places(rows, train), None if inner is None else _places(rows, inner), _places(rows, split.test))
     counts = (len(parts.train), 0 if parts.inner is None else len(parts.inner), len(parts.test))
     _same(spec.run_id, "the numbers of its samples", counts, (spec.n_train, spec.n_inner, spec.n_test))
     teacher = None
