@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .opened import open_with_catalog
 from .options import DEFAULT_STORE, StoreOption
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from featurestore.catalog import Catalog
     from heads.compare import Comparison
 
 WhereOption = Annotated[
@@ -90,7 +90,7 @@ def compare(
         of_method = "method = '{}'".format(method.replace("'", "''"))
         where = f"({where}) AND {of_method}" if where else of_method
     result = compare(
-        _catalog(store),
+        open_with_catalog(store)[1],
         by=asked["by"] or "method",
         level=asked["level"],
         against=asked["against"],
@@ -130,7 +130,7 @@ def metrics(
     _one_of("format", form, FORMATS)
 
     table, notes = metric_table(
-        _catalog(store),
+        open_with_catalog(store)[1],
         _names(metric),
         by=_names(by),
         where=where,
@@ -148,7 +148,7 @@ def _print_family(store: str, grid: Path, confidence: float, form: str, *, other
 
     if any(others):
         raise DataError("--grid prints what the file declares: leave every other choice of what is compared out.")
-    found = compare_family(_catalog(store), grid, confidence=confidence)
+    found = compare_family(open_with_catalog(store)[1], grid, confidence=confidence)
     if form in ("csv", "json"):  # one table for programs
         tables = [one.table.with_columns(compared_by=pl.lit(one.by), metric=pl.lit(one.metric)) for one in found]
         _print(pl.concat(tables, how="diagonal_relaxed"), (), "", form)
@@ -160,15 +160,6 @@ def _print_family(store: str, grid: Path, confidence: float, form: str, *, other
 
 def _title(comparison: "Comparison") -> str:
     return f"difference of {comparison.metric}, {comparison.by} less baseline_{comparison.by}"
-
-
-def _catalog(store: str) -> "Catalog":
-    from featurestore.store import open_store
-    from heads.catalog import open_catalog
-
-    catalog = open_catalog(open_store(store))
-    catalog.fold()
-    return catalog
 
 
 def _names(listed: str | None) -> list[str]:

@@ -7,9 +7,10 @@ import typer
 
 from featurestore.errors import DataError
 
+from .opened import open_with_catalog
+
 if TYPE_CHECKING:
     from featurestore.catalog import Catalog
-    from featurestore.store import Store
     from heads.exchange.bundle import BundleReport
 
 _FORMS = (".csv", ".parquet")
@@ -33,7 +34,7 @@ def export_results(
         raise DataError("--predictions and --min-cell are for --public.")
     if public and out is None:
         raise DataError("--public writes a folder or a .zip: name it with --out.")
-    opened, catalog = _opened(store)
+    opened, catalog = open_with_catalog(store)
     if mlflow is not None:
         from heads.exchange.to_mlflow import to_mlflow
 
@@ -63,16 +64,6 @@ def import_results(store: str, source: Path, *, label: str | None, replace: bool
     typer.echo(f"{report.label}: {report.rows} rows {report.outcome} ({cohorts}) -> table peer_results")
     if report.ignored:
         typer.echo(f"columns that mean nothing here and were left out: {', '.join(report.ignored)}", err=True)
-
-
-def _opened(store: str) -> "tuple[Store, Catalog]":
-    from featurestore.store import open_store
-    from heads.catalog import open_catalog
-
-    opened = open_store(store)
-    catalog = open_catalog(opened)
-    catalog.fold()
-    return opened, catalog
 
 
 def _write_table(catalog: "Catalog", out: Path, where: str | None) -> None:

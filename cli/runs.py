@@ -4,11 +4,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .opened import open_with_catalog
 from .options import DEFAULT_STORE, JsonOption, StoreOption
 
 if TYPE_CHECKING:
-    from featurestore.catalog import Catalog
-    from featurestore.store import Store
     from heads.rerun import Rerun
 
 RunArgument = Annotated[str, typer.Argument(help="Id of a run, or its first digits.")]
@@ -34,7 +33,7 @@ def show(run: RunArgument, *, as_json: JsonOption = False, store: StoreOption = 
     from heads.exchange.bundle import Salt
     from heads.trace import find_run, trace
 
-    opened, catalog = _opened(store)
+    opened, catalog = open_with_catalog(store)
     found = trace(catalog, find_run(catalog, run))
     salt = Salt.known(opened)
     found["published_as"] = salt and salt.public("run", found["run"])
@@ -65,7 +64,7 @@ def rerun(
     from heads.rebuild import rebuild_run
     from heads.trace import find_run, run_row
 
-    opened, catalog = _opened(store)
+    opened, catalog = open_with_catalog(store)
     run_id = find_run(catalog, run)
     if check:
         from heads.hardware import resolve_device
@@ -88,16 +87,6 @@ def rerun(
         _print_warnings(report.warnings)
     if not report.is_equal:
         raise typer.Exit(1)
-
-
-def _opened(store: str) -> "tuple[Store, Catalog]":
-    from featurestore.store import open_store
-    from heads.catalog import open_catalog
-
-    opened = open_store(store)
-    catalog = open_catalog(opened)
-    catalog.fold()
-    return opened, catalog
 
 
 def _print_trace(found: dict[str, Any]) -> None:
