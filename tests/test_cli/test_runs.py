@@ -1,11 +1,12 @@
 """`radfs show` and `radfs rerun`, as a reviewer types them."""
 
 import json
+import re
 
 import polars as pl
 import pytest
 
-from featurestore.errors import UnknownNameError
+from featurestore.errors import DataError, UnknownNameError
 from featurestore.fsio import read_parquet, write_parquet
 
 GRID = """
@@ -59,3 +60,15 @@ def test_a_run_gives_its_numbers_again_and_the_exit_code_says_whether(trained, t
     assert "NOT EQUAL: beyond the tolerance of 0.0001" in study("rerun", runs["image"], code=1).output
     assert not json.loads(study("rerun", runs["image"], "--json", code=1).output)["equal"]
     study("rerun", runs["image"], "--tolerance", "1")
+
+
+def test_a_report_is_one_file(trained, tmp_path):
+    study, _ = trained
+    result = study("report", "--out", "mine.html", "--title", "Mine", "--where", "cohort = 'mine'", "--audit-images")
+    assert re.search(r"\d+ sections, \d+ figures, 1\.\d MB -> mine.html", result.output)
+    page = (tmp_path / "mine.html").read_text()
+    assert "<title>Mine</title>" in page
+    assert "none of 48 images looks like one on the other side of a split" in page
+    assert "images/0001.png" not in page
+    with pytest.raises(DataError, match="there are no results to report"):
+        study("report", "--where", "cohort = 'another'")
