@@ -18,7 +18,8 @@ def figure(
     what: Annotated[
         str,
         typer.Argument(
-            help="paper:NAME (see `radfs grid list`); or curves, bars, slopes, heatmap of the store's runs."
+            help="paper:NAME (see `radfs grid list`; paper:fig4: all its panels; paper:all); or curves, bars, slopes, "
+            "heatmap of the store's runs."
         ),
     ],
     *,
@@ -54,32 +55,70 @@ def figure(
     from featurestore.errors import DataError
     from featurestore.store import open_store
     from heads.catalog import open_catalog
-    from heads.charts import save_chart
     from heads.charts.save import check_format
     from heads.presets import parse_overrides
     from heads.presets.resolve import PREFIX
 
-    is_preset = what.startswith(PREFIX)
-    path = out or Path(f"{what.removeprefix(PREFIX)}.{form or 'svg'}")
-    if form is not None and check_format(Path(f"a.{form}")) != check_format(path):
-        raise DataError(f"--format {form} and --out {path} differ: give one of the two.")
+    if form is not None and out is not None and check_format(Path(f"a.{form}")) != check_format(out):
+        raise DataError(f"--format {form} and --out {out} differ: give one of the two.")
+    name = what.removeprefix(PREFIX)
+    path = out or Path(f"{name}.{form or 'svg'}")
     check_format(path)
     asked = {"--grid": grid, "--where": where, "--of": of, "--against": against}
-    if is_preset and (given := [name for name, value in asked.items() if value is not None]):
+    given = [option for option, value in asked.items() if value is not None]
+    if what.startswith(PREFIX) and given:
         raise DataError(
             f"{given[0]} does not go with a figure of the paper: use --set, or curves, bars, slopes, heatmap."
         )
-    catalog = open_catalog(open_store(store))
+    catalog, overrides = open_catalog(open_store(store)), parse_overrides(set_ or [])
     catalog.fold()
-    overrides = parse_overrides(set_ or [])
-    if is_preset:
-        from heads.presets.draw import draw_preset
-        from heads.presets.resolve import one_preset
+    if what.startswith(PREFIX):
+        _of_paper(catalog, name, path, overrides, metric, level, dark=dark, one_file=out is not None)
+        return
+    options = {key: value for key, value in (("of", of), ("against", against)) if value is not None}
+    drawing = _of_store(catalog, what, grid, where, overrides, metric or "auroc", level or 0.95, options)
+    _save(drawing, what, path, dark=dark)
 
-        drawing = draw_preset(catalog, one_preset(what), overrides=overrides, metric=metric, level=level)
-    else:
-        options = {key: value for key, value in (("of", of), ("against", against)) if value is not None}
-        drawing = _of_store(catalog, what, grid, where, overrides, metric or "auroc", level or 0.95, options)
+
+def _of_paper(
+    catalog: Any,
+    name: str,
+    path: Path,
+    overrides: dict[str, Any],
+    metric: str | None,
+    level: float | None,
+    *,
+    dark: bool,
+    one_file: bool,
+) -> None:
+    """Draw one figure, or a file for each of several; of these, one without runs does not stop the others."""
+    from featurestore.errors import DataError
+    from heads.presets import get_preset, matching_presets
+    from heads.presets.draw import draw_preset
+
+    presets = [get_preset(one) for one in matching_presets(name)]
+    if len(presets) > 1 and one_file:
+        raise DataError(f"paper:{name} is {len(presets)} figures: leave out --out, or name one of them.")
+    presets = [one for one in presets if len(presets) == 1 or not one.is_table]
+    empty = 0
+    for preset in presets:
+        try:
+            drawing = draw_preset(catalog, preset, overrides=overrides, metric=metric, level=level)
+        except DataError as error:
+            if len(presets) == 1:
+                raise
+            typer.echo(f"error: {error}", err=True)
+            empty += 1
+            continue
+        target = path if len(presets) == 1 else path.with_stem(preset.name)
+        _save(drawing, f"paper:{preset.name}", target, dark=dark)
+    if empty:
+        raise typer.Exit(1)
+
+
+def _save(drawing: "Drawing", what: str, path: Path, *, dark: bool) -> None:
+    from heads.charts import save_chart
+
     save_chart(drawing.chart, path, dark=dark)
     for note in drawing.notes:
         typer.echo(note)

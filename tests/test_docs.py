@@ -79,6 +79,19 @@ def test_the_page_on_own_data_runs_as_written(tmp_path):
     assert "3 classes" in done.stdout
 
 
+@needs_weights
+@pytest.mark.weights
+def test_the_tutorial_runs_as_written(tmp_path):
+    script = "set -euo pipefail\n" + "\n".join(fenced("bash", (ROOT / "docs" / "tutorial.md").read_text()))
+    script = script.replace("epochs=10", "epochs=2").replace("--size 150 --image-px 128", "--size 150 --image-px 64")
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("40 runs: 0 done before, 40 trained, 0 failed") == 2
+    assert "paper:fig5a -> fig5a.html" in done.stdout
+    assert (tmp_path / "fig5c.svg").stat().st_size > 10_000
+    assert (tmp_path / "fig13.svg").is_file()
+
+
 def test_the_site_builds_strictly_and_has_every_page_in_its_navigation(tmp_path):
     import tomllib
 

@@ -79,7 +79,7 @@ def bars(
     for name, part, series in panels:
         limits = y_limits(part)
         begins.append(limits[0])
-        layers = _layers(series, looks, group=group, metric=metric, limits=limits, key=key)
+        layers = _layers(series, looks, group=group, metric=metric, limits=limits, key=key, width=width)
         heading = alt.TitleParams(name, subtitle=subtitle(part, metric))
         drawn.append(alt.layer(*layers).properties(width=width, height=height, title=heading))
     below = seeds_caption(rows, metric, level, "Error bars") if caption is None else list(caption)
@@ -97,6 +97,7 @@ def _layers(
     metric: str,
     limits: tuple[float, float],
     key: "alt.Legend",
+    width: int,
 ) -> list["alt.Chart"]:
     import altair as alt
 
@@ -104,7 +105,8 @@ def _layers(
     data = alt.InlineData(values=values)
     groups = [label(group, value) for value in in_order(group, [row[group] for one in series for row in one.rows])]
     colours, shapes, _ = scales(list(looks), list(looks.values()))
-    axis = alt.Axis(title=None, labelAngle=0 if max(map(len, groups)) < 13 else -25, domain=False, ticks=False)
+    fits = max(map(len, groups)) * 6.5 < width / len(groups)
+    axis = alt.Axis(title=None, labelAngle=0 if fits else -25, domain=False, ticks=False)
     x = alt.X("group:N", sort=groups, axis=axis, scale=alt.Scale(paddingInner=0.22, paddingOuter=0.1))
     offset = alt.XOffset("line:N", sort=list(looks), scale=alt.Scale(domain=list(looks), paddingInner=0.06))
     scale = alt.Scale(domain=list(limits), zero=False, nice=False)

@@ -72,11 +72,12 @@ def panels_of(rows: Sequence[Row], by: Sequence[str]) -> list[tuple[str, list[Ro
 
 
 def subtitle(rows: Sequence[Row], metric: str) -> str:
-    """What the metric means for the classes of these rows, and the training samples where they are all as many."""
+    """What the metric means for the classes of these rows, and the training samples of one fraction."""
     n_classes = {len(row["classes"]) for row in rows}
     kind = "two classes" if n_classes == {2} else f"{max(n_classes)} classes, {METRIC_NAMES[metric]} micro-averaged"
-    sizes = {round(row["n_train"]) for row in rows}
-    return f"{kind}; {sizes.pop():,} training samples" if len(sizes) == 1 else kind
+    if len({row["fraction"] for row in rows}) > 1:
+        return kind
+    return f"{kind}; {between([row['n_train'] for row in rows], '{:,.0f}'.format)} training samples"
 
 
 def y_limits(rows: Sequence[Row], *, include: float | None = None) -> tuple[float, float]:
@@ -119,13 +120,13 @@ def scales(labels: Sequence[str], looks: Sequence[Look]) -> tuple["alt.Scale", "
     )
 
 
-def legend(labels: Sequence[str], width: int, title: str | None = None) -> "alt.Legend":
-    """A legend above the panels, in as many columns as fit the width in pixels."""
+def legend(labels: Sequence[str], width: int) -> "alt.Legend":
+    """A legend above the panels: one row where that fits the width in pixels, else as many columns as do."""
     import altair as alt
 
-    widest = max(len(name) for name in labels) * 6.6 + 44
-    columns = max(1, min(len(labels), int(width // widest)))
-    return alt.Legend(title=title, columns=columns, titleOrient="left" if title else alt.Undefined)
+    widths = [len(name) * 6.6 + 40 for name in labels]
+    in_one_row = sum(widths) <= width
+    return alt.Legend(title=None, columns=alt.Undefined if in_one_row else max(1, int(width // max(widths))))
 
 
 def assemble(
