@@ -63,6 +63,9 @@ def build_table(
         Path | None, typer.Option(help="Folder of the images.", show_default="the records' folder")
     ] = None,
     bins: Annotated[int | None, typer.Option(min=2, help="Cut a numeric label into this many equal classes.")] = None,
+    max_classes: Annotated[
+        int, typer.Option(min=2, help="More distinct values of the label than this are refused as no classes.")
+    ] = 20,
     blank: Annotated[str, typer.Option(help="A blank finding means: unknown or absent.")] = "unknown",
     uncertain: Annotated[str, typer.Option(help="-1 in a finding means: unknown, positive, negative.")] = "unknown",
     dataset: Annotated[
@@ -104,6 +107,7 @@ def build_table(
         view_col=view_col,
         image_root=image_root,
         bins=bins,
+        max_classes=max_classes,
         blank=blank,
         uncertain=uncertain,
         dataset=dataset,

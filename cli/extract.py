@@ -65,8 +65,9 @@ def extract(
     specs, left_out = choose_encoders(
         opened, backbone, weights=weights, variant=chosen, precision=precision, long_text=long_text
     )
-    for name, reason in left_out.items():
-        typer.echo(f"{name} is left out: {reason}.", err=True)
+    for reason in dict.fromkeys(left_out.values()):
+        names = [name for name, why in left_out.items() if why == reason]
+        typer.echo(f"left out, {reason}: {', '.join(names)}", err=True)
     for spec in specs:
         if spec.terms:
             typer.echo(f"licence of {spec.name}: {spec.licence}. {spec.terms}", err=True)

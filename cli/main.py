@@ -54,13 +54,20 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     *,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
+    store: Annotated[str | None, typer.Option("--store", hidden=True)] = None,
 ) -> None:
     global _show_traceback
+    if store is not None:
+        from featurestore.errors import DataError
+
+        command = context.invoked_subcommand or "COMMAND"
+        raise DataError(f"--store stands behind the command: radfs {command} ... --store {store}")
     _show_traceback = debug
 
 

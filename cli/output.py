@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
@@ -106,9 +107,42 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
+LINE_EVERY_S = 30.0
+"""Between two lines of progress in a log file."""
+
+
+class PlainProgress:
+    """Progress as plain lines: after half a minute, every half a minute, and at the end of what took so long."""
+
+    def __init__(self, what: str, unit: str) -> None:
+        """Begin."""
+        self._what, self._unit = what, unit
+        self._start = self._told = time.monotonic()
+
+    def __call__(self, done: int, total: int, failed: int) -> None:
+        """So much is done."""
+        now = time.monotonic()
+        over = done == total and self._told > self._start
+        if now - self._told < LINE_EVERY_S and not over:
+            return
+        self._told = now
+        seconds = now - self._start
+        bad = f", {failed:,} failed" if failed else ""
+        left = f", about {(total - done) * seconds / done / 60:.0f} minutes left" if 0 < done < total else ""
+        typer.echo(
+            f"{self._what}: {done:,} of {total:,} {self._unit}{bad}, {done / seconds:.1f} a second{left}", err=True
+        )
+
+
 @contextmanager
 def progress_bar(what: str, unit: str) -> Iterator[Callable[[int, int, int], None]]:
-    """A bar on stderr with rate and time left; yields what takes (done, total, failed)."""
+    """A bar on stderr with rate and time left; yields what takes (done, total, failed).
+
+    Where stderr is no terminal, such as a log file: a line now and then, and one at the end.
+    """
+    if not sys.stderr.isatty():
+        yield PlainProgress(what, unit)
+        return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -39,9 +39,14 @@ def predict(
         raise DataError(f"cannot write {out}: there is no folder {out.absolute().parent}.")
     opened = open_store(store)
 
-    from heads.predict import predict_cohort, predict_files  # loads torch
+    from heads.predict import image_files, predict_cohort, predict_files  # loads torch
 
     if images is not None:
+        _, others = image_files(images)
+        if others:
+            more = f", and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
+            names = ", ".join(str(path.relative_to(images)) for path in others[:_SHOWN])
+            typer.echo(f"{len(others)} files are no images and are passed over: {names}{more}", err=True)
         found = predict_files(opened, run, images, weights=weights, device=device)
     else:
         found = predict_cohort(opened, run, str(cohort))
@@ -50,7 +55,8 @@ def predict(
         print_frame(found, csv=csv, as_json=as_json)
     else:
         found.write_csv(out)
-        typer.echo(f"{len(found) - len(failed)} predictions -> {out}")
+        n = len(found) - len(failed)
+        typer.echo(f"{n} prediction{'' if n == 1 else 's'} -> {out}")
     if len(failed):
         typer.echo(f"{len(failed)} failed:", err=True)
         for name, *_, reason in failed.head(_SHOWN).iter_rows():

@@ -37,4 +37,18 @@ def query(
 
         prompt(catalog)
         return
-    print_frame(catalog.query(sql or sys.stdin.read()), csv=csv, as_json=as_json, parquet=parquet)
+    found = catalog.query(sql or sys.stdin.read())
+    print_frame(found, csv=csv, as_json=as_json, parquet=parquet)
+    if _beyond(found):
+        typer.echo(
+            "WARNING: an interval (ci_low to ci_high) goes beyond 0 to 1, where its metric ends: Student's t over too few "
+            "seeds, or over values near an end. It is shown as it is, not cut.",
+            err=True,
+        )
+
+
+def _beyond(found: "pl.DataFrame") -> bool:
+    """Whether an interval over seeds of the view `summary`, of metrics that lie in 0 to 1, goes beyond."""
+    low = [name for name in found.columns if name.endswith("_ci_low") and found[name].dtype.is_numeric()]
+    high = [name for name in found.columns if name.endswith("_ci_high") and found[name].dtype.is_numeric()]
+    return any((found[name] < 0).any() for name in low) or any((found[name] > 1).any() for name in high)

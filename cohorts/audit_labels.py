@@ -152,7 +152,7 @@ def _by_group(cohort: Cohort, column: str) -> Iterator[Finding]:
     """How a label goes with sex or view, as Cramér's V."""
     known = cohort.samples.drop_nulls(column)
     if known.is_empty():
-        yield Finding("note", column, "not known")
+        yield Finding("note", column, _not_known(cohort, column))
         return
     table = Counter(known.select(column, "label").iter_rows())
     values, labels = sorted({v for v, _ in table}), range(len(cohort.classes))
@@ -178,7 +178,7 @@ def _by_age(cohort: Cohort) -> Iterator[Finding]:
     """How a label goes with age: the share of age's variance that the classes explain (eta squared)."""
     known = cohort.samples.drop_nulls("age")
     if known.is_empty():
-        yield Finding("note", "age", "not known")
+        yield Finding("note", "age", _not_known(cohort, "age"))
         return
     means = known.group_by("label").agg(pl.col("age").mean(), pl.len()).sort("label")
     mean = known["age"].mean()
@@ -194,3 +194,9 @@ def _by_age(cohort: Cohort) -> Iterator[Finding]:
         told, level = ": a head may learn it in place of the finding", "warning"
     text = f"the label explains {strength:.0%} of its variance{told} (means: {shares})"
     yield Finding(level, "age", text, known.height)
+
+
+def _not_known(cohort: Cohort, column: str) -> str:
+    if cohort.builder == "table" and cohort.options.get(f"{column}_col") is None:
+        return f"not known: no column was named. Build the cohort with --{column}-col to have it looked at"
+    return "not known"

@@ -366,9 +366,10 @@ def _changes(known: Cohort, new: Cohort) -> str:
 
 
 def _exclusion(step: str, ids: tuple[str, ...]) -> str:
-    shown = [ids[0]]
-    for i in ids[1:_SHOWN_IDS]:
+    each = list(dict.fromkeys(ids))  # several rows may have one id
+    shown = each[:1]
+    for i in each[1:_SHOWN_IDS]:
         if sum(map(len, shown)) + len(i) <= _SHOWN_CHARACTERS:
             shown.append(i)
-    more = f" and {len(ids) - len(shown):,} more" if len(ids) > len(shown) else ""
+    more = f" and {len(each) - len(shown):,} more" if len(each) > len(shown) else ""
     return f"left out, {step}: {len(ids):,} ({', '.join(shown)}{more})"

@@ -6,6 +6,7 @@ Knows a column of values; not the table around it.
 import math
 import re
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,11 +16,10 @@ import polars as pl
 
 from featurestore.errors import DataError
 
-MAX_NUMERIC_CLASSES = 20
-"""More distinct numbers than this are a quantity, not classes."""
+MAX_CLASSES = 20
+"""More distinct values than this are ids, a quantity or free text, not classes, unless somebody says so."""
 
-MAX_CLASSES = 100
-"""More distinct words than this are ids or free text, not classes."""
+_SHOWN_VALUES, _SHOWN_LENGTH = 4, 20
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Labels:
     edges: tuple[float, ...] | None = None
 
 
-def as_classes(values: pl.Series, *, column: str) -> Labels:
+def as_classes(values: pl.Series, *, column: str, most: int = MAX_CLASSES) -> Labels:
     """Each distinct value is a class; the last in natural order is the positive one where there are two.
 
     Numbers are compared as numbers: "1" and "1.0" are one class, and 2 comes before 10.
@@ -39,23 +39,25 @@ def as_classes(values: pl.Series, *, column: str) -> Labels:
     Args:
         values: strings, stripped, none missing.
         column: name for errors.
+        most: how many classes there may be.
 
     Raises:
-        DataError: one class only, or more than a classification can have.
+        DataError: one class only, or more than `most`.
     """
     numbers = as_numbers(values)
     numeric = numbers.null_count() == 0
     names = [number_text(x) for x in numbers] if numeric else values.to_list()
     distinct = set(names)
-    if numeric and len(distinct) > MAX_NUMERIC_CLASSES:
+    if len(distinct) > most:
         raise DataError(
-            f"label column {column!r} has {len(distinct)} distinct numbers, more than the {MAX_NUMERIC_CLASSES} that "
-            "can be classes. Cut it into equal-frequency bins, such as --bins 5."
-        )
-    if len(distinct) > MAX_CLASSES:
-        raise DataError(
-            f"label column {column!r} has {len(distinct)} distinct values; at most {MAX_CLASSES} can be classes. "
-            "Is it the right column?"
+            f"label column {column!r} has {len(distinct)} distinct {'numbers' if numeric else 'values'} in "
+            f"{len(names)} rows{_frequent(names)}: more than the {most} that are taken for classes. "
+            + (
+                "Cut it into equal-frequency bins, such as --bins 5, or "
+                if numeric
+                else "Is it the right column? Else "
+            )
+            + f"say that they are classes: --max-classes {len(distinct)}."
         )
     if len(distinct) < 2:
         raise DataError(
@@ -137,6 +139,12 @@ def as_intervals(numbers: pl.Series, edges: Sequence[float], *, closed: str) -> 
         for i, (low, high) in enumerate(pairwise(texts))
     )
     return Labels(names, [count(inner, x) for x in numbers], tuple(edges))
+
+
+def _frequent(names: Sequence[str]) -> str:
+    """The most frequent values with their counts; none that is long, for it may be a report."""
+    short = [pair for pair in Counter(names).most_common() if len(pair[0]) <= _SHOWN_LENGTH][:_SHOWN_VALUES]
+    return f" ({', '.join(f'{name!r} {n}' for name, n in short)}, ...)" if short else ", all of them long texts"
 
 
 def as_numbers(values: pl.Series) -> pl.Series:

@@ -97,11 +97,12 @@ class ImportReport:
 
     def lines(self) -> list[str]:
         """The report for printing."""
-        seeds = ", ".join("every seed" if seed is None else str(seed) for seed in self.splits)
+        one = "" if len(self.splits) == 1 else "s"
+        seeds = "every seed" if None in self.splits else f"seed{one} {', '.join(map(str, self.splits))}"
         if not self.changed:
             return [f"cohort {self.name} (key {self.key}) has these splits already: {seeds}"]
         return [
-            f"cohort {self.name} (key {self.key}): splits imported for seed {seeds}; before: {self.before}",
+            f"cohort {self.name} (key {self.key}): splits imported for {seeds}; before: {self.before}",
             "runs on the earlier splits keep their results under the earlier key; build the cohort with --replace to "
             "have those splits back",
             *self.notes,

@@ -18,7 +18,7 @@ from featurestore.store import Store
 from .attributes import clean_attributes
 from .build import ROW_SCHEMA, BuildReport, commit, draft_cohort
 from .flow import Flow
-from .labels import as_bins, as_classes, as_numbers
+from .labels import MAX_CLASSES, as_bins, as_classes, as_numbers
 from .multilabel import FindingColumns
 from .scheme import BY_SUBJECT, SplitScheme
 
@@ -44,6 +44,7 @@ def build_table(
     view_col: str | None = None,
     image_root: str | os.PathLike[str] | None = None,
     bins: int | None = None,
+    max_classes: int = MAX_CLASSES,
     blank: str = "unknown",
     uncertain: str = "unknown",
     dataset: str | None = None,
@@ -68,6 +69,7 @@ def build_table(
         sex_col, age_col, view_col: what only describes a sample: for the audit and for results by subgroup.
         image_root: folder that the image paths are relative to; else the table's own folder.
         bins: cut a numeric label into this many bins of about equal size.
+        max_classes: more distinct values of the label than this are refused as ids, numbers or free text.
         blank: with `label_cols`, what a blank cell means: "unknown" or "absent".
         uncertain: with `label_cols`, what -1 means: "unknown", "positive" or "negative".
         dataset: first part of the items' ids; None for the cohort's name. Cohorts of one dataset (several labels of
@@ -109,7 +111,9 @@ def build_table(
         root=root,
         label=label,
         bins=bins,
+        max_classes=max_classes,
         needs_subject=subject_col is not None,
+        named_id=id_col is not None,
         builder="table",
         options=options,
         dataset=dataset,
@@ -128,11 +132,13 @@ def build_frame(
     root: Path,
     label: str | FindingColumns,
     needs_subject: bool,
+    named_id: bool = True,
     builder: str,
     options: Mapping[str, Any],
     licence: str,
     splits: SplitScheme,
     bins: int | None = None,
+    max_classes: int = MAX_CLASSES,
     dataset: str | None = None,
     replace: bool = False,
 ) -> BuildReport:
@@ -146,13 +152,15 @@ def build_frame(
         root: folder of the images.
         label: name of the label, for errors; or the columns of findings.
         needs_subject: whether a row without a subject is left out; else it counts as a subject of its own.
+        named_id: whether the ids are the source's own; else they are made from images or row numbers.
+        max_classes: more distinct values than this are no classes.
         builder: name in `COHORT_BUILDERS`.
         options: what the builder was given.
     """
     of_label = tuple(label.roles) if isinstance(label, FindingColumns) else ("label",)
-    frame = _drop_unusable(frame, flow, needs_subject=needs_subject, of_label=of_label)
+    frame = _drop_unusable(frame, flow, needs_subject=needs_subject, named_id=named_id, of_label=of_label)
     frame = _drop_empty(_resolve_images(frame, flow, root), flow)
-    frame, classes, edges = _label(frame, flow, label, bins)
+    frame, classes, edges = _label(frame, flow, label, bins, max_classes)
     frame, odd_ages = clean_attributes(frame)
     known = [column for column in ("study", "source_split") if column in frame.columns]
     known += ["findings"] if isinstance(label, FindingColumns) else []  # a source may have a column of that name
@@ -324,7 +332,9 @@ def _cleaned(column: str | None, role: str) -> pl.Expr:
     return pl.when(~missing).then(pl.col(column) if role == "text" else bare).alias(role)
 
 
-def _drop_unusable(frame: pl.DataFrame, flow: Flow, *, needs_subject: bool, of_label: tuple[str, ...]) -> pl.DataFrame:
+def _drop_unusable(
+    frame: pl.DataFrame, flow: Flow, *, needs_subject: bool, named_id: bool, of_label: tuple[str, ...]
+) -> pl.DataFrame:
     """Leave out rows that lack an id, a label or a subject, and all but the first of rows that say the same."""
     # A row without an id goes by its number in the report.
     frame = frame.with_columns(pl.col("id").is_null().alias("_no_id"), pl.coalesce("id", _ROW_NUMBER).alias("id"))
@@ -338,8 +348,11 @@ def _drop_unusable(frame: pl.DataFrame, flow: Flow, *, needs_subject: bool, of_l
     frame = flow.drop(
         frame,
         pl.struct(*_CONTENT, *of_label).n_unique().over("id") > 1,
-        step="conflicting id",
-        reason="several rows have this id and differ in label, subject, image or text: none can be trusted",
+        step="conflicting id" if named_id else "conflicting image",
+        reason="several rows have this id and differ in label, subject, image or text: none can be trusted"
+        if named_id
+        else "several rows name this image and differ in label, subject or text: none can be trusted. If each is a "
+        "sample of its own, name --id-col",
     )
     frame = flow.drop(
         frame,
@@ -402,7 +415,7 @@ def _is_file(path: str) -> bool:
 
 
 def _label(
-    frame: pl.DataFrame, flow: Flow, label: str | FindingColumns, bins: int | None
+    frame: pl.DataFrame, flow: Flow, label: str | FindingColumns, bins: int | None, max_classes: int
 ) -> tuple[pl.DataFrame, tuple[str, ...], tuple[float, ...] | None]:
     """The rows with the code of their class as `label`, or with `findings`; the classes; the edges of bins."""
     if isinstance(label, FindingColumns):
@@ -416,8 +429,10 @@ def _label(
         raise _nothing_left(flow)
     if isinstance(label, FindingColumns):
         return frame, label.names, None
-    of = "label" if bins is None else "_number"
-    labels = as_classes(frame[of], column=label) if bins is None else as_bins(frame[of], bins, column=label)
+    if bins is None:
+        labels = as_classes(frame["label"], column=label, most=max_classes)
+    else:
+        labels = as_bins(frame["_number"], bins, column=label)
     return frame.with_columns(pl.Series("label", labels.codes, pl.Int32)), labels.classes, labels.edges
 
 

@@ -162,7 +162,7 @@ def choose_encoders(
         real = [spec for spec in list_specs() if spec.objective != "none"]
         held = {modality: not list_items(store, modality=modality).is_empty() for modality in ("image", "text")}
         left_out = {
-            spec.name: f"the store has no {spec.modality}s" if is_available(spec) else "its weights are not here"
+            spec.name: f"the store has no {spec.modality}s" if is_available(spec) else "weights are not here"
             for spec in real
             if not (is_available(spec) and held[spec.modality])
         }

@@ -24,7 +24,8 @@ AGE_BINS = ((18, "0-17"), (40, "18-39"), (60, "40-59"), (80, "60-79"))
 """Of the subgroup `age_bin`: ages below the number, in years; from 80 on `80+`."""
 
 _NO_SUBGROUPS = frozenset(
-    {"cohort", "cohort_key", "sample", "subject", "study", "image", "text", "text_sha256", "label", "findings"}
+    {"cohort", "cohort_key", "sample", "subject", "study", "admission", "image", "text", "text_sha256"}
+    | {"label", "findings"}
 )
 _RUNS_AT_A_TIME = 200
 

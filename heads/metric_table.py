@@ -133,8 +133,18 @@ def _statistics(
     return row | {"patients_low": low, "patients_high": high}
 
 
+_FEW_SEEDS = 3
+"""Of so few the t interval is so wide that it rarely excludes anything."""
+
 _UNBOUNDED = ("log_loss", "brier")
 """Metrics that may pass 1; all others lie between 0 and 1."""
+
+
+def _beyond(table: pl.DataFrame) -> bool:
+    """Whether an interval over seeds of a metric that lies in 0 to 1 goes beyond it."""
+    rows = table.filter(~pl.col("metric").is_in(_UNBOUNDED))
+    return not rows.filter((pl.col("seeds_low") < 0) | (pl.col("seeds_high") > 1)).is_empty()
+
 
 _COUNTS = ("n_test", "n_subjects", "prevalence")
 
@@ -148,6 +158,17 @@ def _notes(table: pl.DataFrame, metrics: Sequence[str], epoch: str, confidence: 
         "patients_low to patients_high: the same for other patients. Where every seed has a split of its own: other "
         "data sets of this size. Where all seeds share one test side: other seeds and other test patients."
     )
+    few = table.filter(pl.col("n_seeds").is_between(2, _FEW_SEEDS))
+    if not few.is_empty():
+        yield (
+            f"WARNING: an interval over {_FEW_SEEDS} seeds or fewer says little: Student's t makes it 4 to 13 standard "
+            "errors wide on either side. Train more seeds."
+        )
+    if _beyond(table):
+        yield (
+            "WARNING: an interval over seeds goes beyond what its metric can be (0 to 1): too few seeds, or values too near an "
+            "end, for Student's t. It is shown as it is, not cut."
+        )
     if (table["n_undefined"] > 0).any():
         yield "WARNING: n_undefined seeds of a line lack a class among their test samples and are left out."
     if (table["n_seeds"] == 0).any():

@@ -15,6 +15,7 @@ def plan_lines(plan: "Plan") -> list[str]:
     """The plan as lines of text."""
     lines = [line for rows in plan.cohorts() for line in _rows_lines(rows)]
     lines += ["", *_align([_HEADINGS, *_table(plan)]), ""]
+    lines += _seed_lines(plan)
     n_done = len(plan.runs) - len(plan.todo)
     lines.append(f"{len(plan.runs)} runs: {n_done} done, {len(plan.todo)} to do")
     if plan.needed:
@@ -28,6 +29,21 @@ def plan_lines(plan: "Plan") -> list[str]:
             f"  {plan.waiting} runs of the grid, and trials of students, follow when the rows (tuning) are done"
         )
     return lines + [f"  no learning rate works for {setting}" for setting in plan.untunable]
+
+
+_LEVEL = 0.05
+
+
+def _seed_lines(plan: "Plan") -> Iterator[str]:
+    """What so few seeds cannot show, said before they are trained."""
+    from .stats.significance import least_sign_flip_p, seeds_needed
+
+    n = len({run.spec.seed for run in plan.runs if run.spec.stage != "tuning"})
+    if 1 < n < seeds_needed(_LEVEL):
+        yield (
+            f"{n} seeds: no comparison of two methods over seeds can have a two-sided p below {least_sign_flip_p(n):g}; "
+            f"{seeds_needed(_LEVEL)} seeds can reach {_LEVEL}"
+        )
 
 
 def _table(plan: "Plan") -> Iterator[tuple[str, ...]]:

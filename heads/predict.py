@@ -56,7 +56,7 @@ def predict_files(
         DataError: no such head, it reads more than images, the folder is empty, or the encoder's weights are others.
     """
     kept = _kept(store, run_id)
-    files = _files(folder)
+    files, _ = image_files(folder)
     feature_set = open_feature_set(store, kept.features["image"])
     spec = resolve(feature_set.encoder, weights=weights, variant=feature_set.layout.about.get("variant"))
     if layout_of(spec, dtype=feature_set.layout.dtype).identity != feature_set.identity:
@@ -115,15 +115,36 @@ def predict_cohort(store: Store, run_id: str, cohort_name: str, *, batch_size: i
     return said.insert_column(1, _parts(store, kept, samples["image"]))
 
 
-def _files(folder: Path) -> list[Path]:
+def image_files(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The image files of a folder and its subfolders by their names, and the other files; hidden ones are neither.
+
+    A file without a suffix is an image if it begins as DICOM does, for archives name such files by numbers.
+
+    Raises:
+        DataError: no folder, or no image in it.
+    """
     if not folder.exists():
         raise DataError(f"{folder} does not exist: name a folder of images with --images.")
     if not folder.is_dir():
         raise DataError(f"{folder} is a file: name the folder that holds it with --images.")
     files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
-    if not files:
-        raise DataError(f"{folder} holds no files: name a folder of images with --images.")
-    return files
+    images = [path for path in files if _is_image(path)]
+    if not images:
+        raise DataError(
+            f"{folder} holds no images ({len(files)} other files): name a folder with files that end in "
+            f"{', '.join(_SUFFIXES)}."
+        )
+    return images, sorted(set(files) - set(images))
+
+
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".dcm")
+
+
+def _is_image(path: Path) -> bool:
+    if path.suffix and not path.suffix[1:].isdecimal():
+        return path.suffix.lower() in _SUFFIXES
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
 
 
 def _parts(store: Store, kept: KeptHead, images: pl.Series) -> pl.Series:

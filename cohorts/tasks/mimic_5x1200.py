@@ -213,10 +213,13 @@ def _draw(task: Task, frame: pl.DataFrame, flow: Flow, per_class: int) -> pl.Dat
     counts = dict(frame.group_by("label").len().iter_rows())
     for k, finding in enumerate(FIVE):
         if counts.get(k, 0) < per_class:
+            looser = {"exclusive": "five", "uncertain": "negative", "labeler": "chexpert", "official": "ignore"}
+            advice = [f"--{option} {value}" for option, value in looser.items() if task.options[option] != value]
+            most = min(counts.get(j, 0) for j in range(len(FIVE)))
             raise DataError(
                 f"{finding}: {counts.get(k, 0):,} studies have this label alone, and {per_class:,} are wanted. Lower "
-                f"per_class (--per-class {min(counts.get(j, 0) for j in range(len(FIVE))):,} is the most that every "
-                "label has), or choose --exclusive five, --uncertain negative or another --labeler."
+                f"per_class (--per-class {most:,} is the most that every label has)"
+                f"{', or loosen the rule: ' if advice else ''}{', '.join(advice)}."
             )
     reason = f"not among the {per_class:,} of its label drawn at random"
     return take(frame, flow, per_class, seed=task.seed, stream="draw", step="draw", reason=reason, group="label")

