@@ -1,10 +1,15 @@
 """The live table of a training: runs done, samples a second, share of the measured matrix products, time left."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+import typer
+
+from .output import LINE_EVERY_S
 
 if TYPE_CHECKING:
     from heads.train import Progress
@@ -20,6 +25,9 @@ def training_table(*, measure: bool, device: str) -> "Iterator[Callable[[Progres
     from rich.live import Live
 
     speed = _Speed(device if measure else None)
+    if not sys.stderr.isatty():
+        yield speed.line
+        return
     with Live(console=Console(stderr=True), refresh_per_second=4, get_renderable=speed.table):
         yield speed.add
 
@@ -39,6 +47,7 @@ class _Speed:
     flop: float = 0.0
     rates: dict[str, float] = field(default_factory=dict)
     costs: Any = None
+    told: float = field(default_factory=time.monotonic)
 
     def add(self, progress: "Progress") -> None:
         """One run more."""
@@ -50,6 +59,14 @@ class _Speed:
             self.costs = self.costs or RunCosts()
             self.flop += self.costs.flop(progress.run)
             self._measure(progress.run.spec.precision)
+
+    def line(self, progress: "Progress") -> None:
+        """One run more, where stderr is no terminal: a plain line now and then, and one at the end."""
+        self.add(progress)
+        now = time.monotonic()
+        if now - self.told >= LINE_EVERY_S or progress.finished == progress.total:
+            self.told = now
+            typer.echo(", ".join(f"{name}: {cell}" for name, cell in self._cells().items() if cell), err=True)
 
     def table(self) -> Any:
         """As it is now."""

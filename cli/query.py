@@ -1,11 +1,14 @@
 """`radfs query`: one SELECT over the whole store."""
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .options import DEFAULT_STORE, CsvOption, JsonOption, ParquetOption, StoreOption
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 def query(
@@ -41,8 +44,8 @@ def query(
     print_frame(found, csv=csv, as_json=as_json, parquet=parquet)
     if _beyond(found):
         typer.echo(
-            "WARNING: an interval (ci_low to ci_high) goes beyond 0 to 1, where its metric ends: Student's t over too few "
-            "seeds, or over values near an end. It is shown as it is, not cut.",
+            "WARNING: an interval (ci_low to ci_high) goes beyond 0 to 1, where its metric ends: Student's t over too "
+            "few seeds, or over values near an end. It is shown as it is, not cut.",
             err=True,
         )
 

@@ -49,15 +49,11 @@ def as_classes(values: pl.Series, *, column: str, most: int = MAX_CLASSES) -> La
     names = [number_text(x) for x in numbers] if numeric else values.to_list()
     distinct = set(names)
     if len(distinct) > most:
+        advice = "Cut it into bins of equal size, such as --bins 5. Else" if numeric else "Is it the right column? Else"
         raise DataError(
             f"label column {column!r} has {len(distinct)} distinct {'numbers' if numeric else 'values'} in "
-            f"{len(names)} rows{_frequent(names)}: more than the {most} that are taken for classes. "
-            + (
-                "Cut it into equal-frequency bins, such as --bins 5, or "
-                if numeric
-                else "Is it the right column? Else "
-            )
-            + f"say that they are classes: --max-classes {len(distinct)}."
+            f"{len(names)} rows{_frequent(names)}: more than the {most} that are taken for classes. {advice} say that "
+            f"they are classes: --max-classes {len(distinct)}."
         )
     if len(distinct) < 2:
         raise DataError(

@@ -41,8 +41,8 @@ def _seed_lines(plan: "Plan") -> Iterator[str]:
     n = len({run.spec.seed for run in plan.runs if run.spec.stage != "tuning"})
     if 1 < n < seeds_needed(_LEVEL):
         yield (
-            f"{n} seeds: no comparison of two methods over seeds can have a two-sided p below {least_sign_flip_p(n):g}; "
-            f"{seeds_needed(_LEVEL)} seeds can reach {_LEVEL}"
+            f"{n} seeds: no comparison of two methods over seeds can have a two-sided p below "
+            f"{least_sign_flip_p(n):g}; {seeds_needed(_LEVEL)} seeds can reach {_LEVEL}"
         )
 
 

@@ -118,9 +118,14 @@ def test_a_cohort_takes_its_publishers_split_from_the_samples(run, tmp_path):
     )
     run("query", sql, "--parquet", "official.parquet")
     said = run("cohort", "import-splits", "mimic-age", "official.parquet").output
-    assert "splits imported for seed every seed; before: by subject, test share 0.1" in said
+    assert "splits imported for every seed; before: by subject, test share 0.1" in said
     cohort = load_cohort(open_store(tmp_path / "radfs-store"), "mimic-age")
     digit = {sample: subject[-1] for sample, subject in cohort.samples.select("sample", "subject").iter_rows()}
+    run(*command.removeprefix("next: radfs ").split(), "--bins", "18,50,120", "--split", "official", "--name", "own")
+    own = load_cohort(open_store(tmp_path / "radfs-store"), "own")
+    assert own.split(3).key == cohort.split(3).key, "in one step too"
+    with pytest.raises(DataError, match="leave out --test-share"):
+        run(*command.removeprefix("next: radfs ").split(), "--split", "official", "--test-share", "0.3")
     for seed in (0, 3):
         split = cohort.split(seed)
         assert {digit[sample] for sample in split.test} == {"0"}

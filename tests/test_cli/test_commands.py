@@ -1,6 +1,7 @@
 """Each command does its part of the main job, and says what it did."""
 
 import json
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
@@ -102,6 +103,7 @@ def test_the_environment_names_the_store(run, tmp_path, monkeypatch):
             DataError,
             "nope",
         ),
+        (("--store", "X", "info"), DataError, "--store stands behind the command: radfs info .* --store X"),
         (("backbones", "show", "minlm"), UnknownNameError, r"unknown encoder 'minlm'\. Did you mean 'minilm'"),
     ],
 )
@@ -177,3 +179,44 @@ def test_an_option_of_one_value_is_given_once(study):
         study("cohort", "build", "table", "x", "--records", "records.csv", "--label-col", "a", "--label-col=b")
     with pytest.raises(DataError, match=r"--store is given 2 times"):
         study("train", "--grid", "grid.toml", "--store", "a", "--store", "b")
+
+
+def test_encoders_that_are_left_out_are_named_together(study, monkeypatch):
+    import featurestore.extract as extract
+
+    monkeypatch.setattr(
+        extract, "choose_encoders", lambda *_, **__: ([], {"a": "no reports", "b": "gone", "c": "gone"})
+    )
+    monkeypatch.setattr(extract, "extract_many", lambda *_, **__: [])
+    told = study("extract", "--backbone", "all").output
+    assert "left out, no reports: a\nleft out, gone: b, c\n" in told
+
+
+def test_two_seeds_are_few_and_that_is_said(study):
+    plan = study("train", "--grid", "grid.toml", "--dry-run").output
+    assert "2 seeds: no comparison of two methods over seeds can have a two-sided p below 0.5; 6 seeds can" in plan
+    study("train", "--grid", "grid.toml")
+    told = study("metrics", "--metric", "auroc").output
+    assert "WARNING: an interval over 3 seeds or fewer says little" in told
+    beyond = "SELECT 0.9 AS auroc_mean, 0.7 AS auroc_ci_low, 1.1 AS auroc_ci_high"
+    assert "goes beyond 0 to 1" in study("query", beyond).output
+    assert "goes beyond" not in study("query", beyond.replace("1.1", "0.99")).output
+
+
+def test_progress_in_a_log_file_is_plain_lines_now_and_then(monkeypatch, capsys):
+    from cli import output
+
+    clock = [100.0]
+    monkeypatch.setattr(output, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    with output.progress_bar("extract x", "images") as tell:
+        for seconds, done in ((110, 5), (131, 20), (140, 25), (200, 80), (203, 100)):
+            clock[0] = float(seconds)
+            tell(done, 100, int(done > 50))
+    assert capsys.readouterr().err.splitlines() == [
+        "extract x: 20 of 100 images, 0.6 a second, about 2 minutes left",
+        "extract x: 80 of 100 images, 1 failed, 0.8 a second, about 0 minutes left",
+        "extract x: 100 of 100 images, 1 failed, 1.0 a second",
+    ]
+    with output.progress_bar("short", "images") as tell:
+        tell(100, 100, 0)
+    assert capsys.readouterr().err == "", "what is over at once says nothing"

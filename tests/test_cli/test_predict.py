@@ -35,9 +35,12 @@ def kept(study, tmp_path):
 def test_a_head_says_of_files_what_it_said_of_the_test_samples(kept, tmp_path):
     study, runs = kept
     (tmp_path / "images" / "broken.png").write_bytes(b"no image")
+    (tmp_path / "images" / "notes.txt").write_text("not for you")
+    (tmp_path / "images" / "1.2.840").write_bytes(b"\0" * 200)
     for key in (("image", "attention"), ("distill", "cls"), ("tram", "attention")):
         result = study("predict", "--run", runs[key], "--images", "images", "--out", "said.csv")
         assert "48 predictions -> said.csv" in result.output
+        assert "2 files are no images and are passed over: 1.2.840, notes.txt" in result.output
         assert "1 failed:\n  broken.png: " in result.output
         said = pl.read_csv(tmp_path / "said.csv")
         assert said.columns == ["image", "p_no", "p_yes", "failure"]

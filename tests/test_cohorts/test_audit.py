@@ -131,6 +131,16 @@ def test_a_label_that_follows_view_sex_or_age_is_a_warning(store, tmp_path):
     assert found(report, "age")[0][0] == "warning"
 
 
+def test_what_was_not_named_says_how_to_name_it(store, tmp_path):
+    build(store, tmp_path / "a", clean(), sex_col=None, age_col=None)
+    report = audit_cohort(store, "words")
+    for check in ("sex", "age"):
+        ((level, text),) = found(report, check)
+        assert level == "note"
+        assert text == f"not known: no column was named. Build the cohort with --{check}-col to have it looked at"
+    assert "--view-col" not in found(report, "view")[0][1]
+
+
 def test_cramers_v_by_hand(store, tmp_path):
     """40 F and 40 M, of whom 30 and 10 have label 1: chi squared 20, V = sqrt(20 / 80) = 0.5."""
     rows = [f"{i:02d},word {'x' * i},{int(i < 30 or 40 <= i < 50)},p{i},{'FM'[i // 40]},," for i in range(80)]

@@ -46,9 +46,19 @@ def test_many_numbers_ask_for_bins():
     assert len(classes_of(*(str(i) for i in range(20)))) == 20
 
 
-def test_many_words_are_no_classes():
-    with pytest.raises(DataError, match="Is it the right column"):
-        classes_of(*(f"id-{i}" for i in range(101)))
+def test_many_words_are_no_classes_unless_it_is_said():
+    with pytest.raises(
+        DataError, match=r"21 distinct values in 22 rows \('id-0' 2, .*Is it the right.*--max-classes 21"
+    ):
+        classes_of("id-0", *(f"id-{i}" for i in range(21)))
+    words = pl.Series([f"id-{i}" for i in range(21)])
+    assert len(as_classes(words, column="label", most=21).classes) == 21
+
+
+def test_a_long_text_that_is_no_class_is_never_shown():
+    with pytest.raises(DataError, match="all of them long texts") as error:
+        classes_of(*(f"Mr. Smith has effusion number {i}" for i in range(21)))
+    assert "Smith" not in str(error.value)
 
 
 def test_bins_hold_about_equally_many_and_say_their_edges():

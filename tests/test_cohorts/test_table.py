@@ -149,6 +149,15 @@ def test_repeated_rows_keep_the_first_and_conflicting_ones_go(store, folder):
     assert report.excluded == {"conflicting id": ("other", "other", "half", "half"), "repeated row": ("same",)}
     assert report.n_samples == 3
     assert load_excluded(store, "small").filter(step="repeated row")["row"].to_list() == [4]
+    assert "left out, conflicting id: 4 (other, half)" in report.lines(), "an id is named once"
+
+
+def test_without_an_id_column_it_is_the_image_that_conflicts(store, folder):
+    lines = (*two_good_rows(), "r1,c.png,Text.,x,p3", "r2,c.png,Text.,xy,p3")
+    report = build_table(store, "small", records=write(folder, *lines), **{**COLUMNS, "id_col": None})
+    assert report.excluded == {"conflicting image": ("c.png", "c.png")}
+    assert "name --id-col" in load_excluded(store, "small")["reason"][0]
+    assert build_table(store, "named", records=folder / "records.csv", **COLUMNS).n_samples == 4
 
 
 def test_many_excluded_ids_are_cut_and_the_file_with_all_is_named(store, folder):

@@ -266,7 +266,7 @@ def test_all_are_the_encoders_that_can_run_here(store, tmp_path, monkeypatch):
     specs, left_out = choose_encoders(store, "all")
     assert [spec.name for spec in specs] == ["efficientnet-lite0"]
     assert left_out["minilm"] == "the store has no texts"
-    assert left_out["rad-dino"] == "its weights are not here"
+    assert left_out["rad-dino"] == "weights are not here"
     assert "tiny" not in left_out
     assert [spec.name for spec in choose_encoders(store, "tiny, tiny-text,tiny")[0]] == ["tiny", "tiny-text"]
     with pytest.raises(UnknownNameError, match="unknown encoder 'tyni'"):

@@ -155,7 +155,9 @@ def test_timm_weights_that_do_not_fit_and_models_that_do_not_exist(tmp_path):
         resolve("timm:resnet181")
     with pytest.raises(UnknownNameError, match=r"unknown kind of encoder 'tim'\. Did you mean 'timm'"):
         resolve("tim:resnet18")
-    with pytest.raises(DataError, match=r"'timm-resnet18' are not here: run `radfs weights fetch"):
+    with pytest.raises(
+        DataError, match=r"`radfs weights fetch timm:resnet18`.* --backbone timm:resnet18 --weights FILE"
+    ):
         weights_sha256(resolve("timm:resnet18"))
 
 
