@@ -166,8 +166,8 @@ def _notes(table: pl.DataFrame, metrics: Sequence[str], epoch: str, confidence: 
         )
     if _beyond(table):
         yield (
-            "WARNING: an interval over seeds goes beyond what its metric can be (0 to 1): too few seeds, or values too near an "
-            "end, for Student's t. It is shown as it is, not cut."
+            "WARNING: an interval over seeds goes beyond what its metric can be (0 to 1): too few seeds, or values too "
+            "near an end, for Student's t. It is shown as it is, not cut."
         )
     if (table["n_undefined"] > 0).any():
         yield "WARNING: n_undefined seeds of a line lack a class among their test samples and are left out."
