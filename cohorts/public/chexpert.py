@@ -12,7 +12,7 @@ import polars as pl
 from featurestore.store import Store
 
 from ..build import BuildReport
-from ..table import read_records
+from ..records import read_records
 from .source import PublicSource, nulls, yes_no
 
 LABELS = (

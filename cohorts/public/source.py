@@ -16,8 +16,9 @@ from featurestore.store import Store
 
 from ..build import BuildReport
 from ..flow import Flow
+from ..records import read_records
 from ..scheme import BY_SUBJECT, SplitScheme
-from ..table import build_frame, read_records
+from ..table import build_frame
 
 PRESENT, ABSENT = "present", "absent"
 _IMAGES = (".png", ".jpg", ".jpeg")

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import partial
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from cohorts import COHORT_BUILDERS, SplitScheme, list_cohorts, load_cohort, load_excluded, load_flow, make_split
 from cohorts.build import BuildReport
 from cohorts.cohort import SAMPLE_SCHEMA
+from featurestore.errors import DataError
 from featurestore.items import list_items
 from featurestore.store import Store, open_store
 
@@ -100,6 +102,20 @@ def test_the_cohort_can_be_split_and_no_unit_is_in_two_parts(builder, store, tmp
         units = [{unit_of[sample] for sample in ids} for ids in split.parts().values()]
         assert len(set.union(*units)) == sum(map(len, units))
         assert split.subset(0.5) == split.train[: len(split.train) // 2]
+
+
+def test_stays_are_whole_or_the_split_by_stay_is_refused(builder, store, tmp_path):
+    example(builder, store, tmp_path / "data")
+    samples = load_cohort(store, "small").samples
+    stay_of = dict(samples.select("sample", "admission").iter_rows())
+    for seed in range(4):
+        split = partial(make_split, samples, seed=seed, classes=9, scheme=SplitScheme(unit="admission"))
+        if samples["admission"].null_count():
+            with pytest.raises(DataError, match="has no admission"):
+                split()
+            continue
+        parts = [{stay_of[sample] for sample in ids} for ids in split().parts().values()]
+        assert len(set.union(*parts)) == sum(map(len, parts)) == len(set(stay_of.values()))
 
 
 def test_no_seed_and_no_fraction_puts_a_subject_on_both_sides(builder, store, tmp_path):
