@@ -12,7 +12,7 @@ from featurestore.keys import content_key
 
 from .imported import IMPORTED_SCHEMA, PART_WORDS
 from .scheme import SplitScheme
-from .splits import PARTS
+from .splits import PARTS, local_id
 
 
 def official_split(samples: pl.DataFrame, scheme: SplitScheme) -> tuple[SplitScheme, pl.DataFrame, tuple[str, ...]]:
@@ -47,7 +47,8 @@ def official_split(samples: pl.DataFrame, scheme: SplitScheme) -> tuple[SplitSch
     notes.append(f"official split: {', '.join(f'{n:,} {part}' for part, n in counts.items() if n)}")
     blank = (pl.lit(None).alias(column) for column in ("seed", "rank"))
     rows = frame.with_columns(*blank).select(IMPORTED_SCHEMA.names()).cast(IMPORTED_SCHEMA).sort("part", "sample")
-    return replace(scheme, imported=content_key(rows.rows())), rows, tuple(notes)
+    key = content_key([(part, local_id(sample)) for part, sample in rows.select("part", "sample").iter_rows()])
+    return replace(scheme, imported=key), rows, tuple(notes)
 
 
 def _check_parts(frame: pl.DataFrame) -> None:
