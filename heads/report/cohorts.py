@@ -50,7 +50,9 @@ def cohort_flow(asked: Asked, where: str) -> Section:
 
 
 def _flow(cohort: str, steps: pl.DataFrame) -> Flow:
-    first = max(1, steps["rows_left"][0] + steps["left_out"][0])
+    rows = steps.to_dicts()
+    first = max(1, rows[0]["rows_left"])  # the step that read them
+    idle = [row["step"] for row in rows[1:] if not row["left_out"]]
     return Flow(
         f"Flow of {cohort}",
         tuple(
@@ -61,8 +63,10 @@ def _flow(cohort: str, steps: pl.DataFrame) -> Flow:
                 left_out=f"{row['left_out']:,}" if row["left_out"] else "",
                 percent=round(100 * row["rows_left"] / first, 1),
             )
-            for row in steps.to_dicts()
+            for row in rows
+            if row is rows[0] or row["left_out"]
         ),
+        note=f"Steps that had nothing to leave out: {', '.join(idle)}." if idle else "",
     )
 
 

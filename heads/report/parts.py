@@ -65,10 +65,11 @@ class FlowStep:
 
 @dataclass(frozen=True)
 class Flow:
-    """A flow chart: the steps of a cohort's building."""
+    """A flow chart: the steps of a cohort's building that left rows out; `note` names those that found nothing."""
 
     title: str
     steps: tuple[FlowStep, ...]
+    note: str
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,10 @@ _TEMPLATES = Path(__file__).parent / "templates"
 METRICS = (("auroc", "AUROC"), ("auprc", "AUPRC"))
 INSIDE = (
     "Inside this file: means, intervals, a value for each seed, counts, hashes, and the SQL that they come from. No "
-    "ids of samples or patients, no report texts, no images, no paths. It loads nothing from elsewhere and sends "
-    "nothing. The names of cohorts, classes and encoders are yours. Hashes of splits and cohorts were made from ids: "
-    "for publishing, there is radfs export --results --public."
+    "ids of samples or patients, no images, no paths, and of reports at most single words that many share, where the "
+    "audit finds that they give the label away. It loads nothing from elsewhere and sends nothing. The names of "
+    "cohorts, classes and encoders are yours. Hashes of splits and cohorts were made from ids: for publishing, there "
+    "is radfs export --results --public."
 )
 
 
