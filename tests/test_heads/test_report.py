@@ -245,3 +245,19 @@ def test_the_templates_name_no_address_of_the_network():
     for path in folder.iterdir():
         assert "http://" not in path.read_text().replace("http-equiv", "")
         assert "https://" not in path.read_text()
+
+
+def test_the_flow_shows_the_steps_that_left_rows_out():
+    steps = pl.DataFrame(
+        {
+            "cohort": ["c"] * 4,
+            "step": ["read", "missing label", "missing file", "twice"],
+            "left_out": [0, 0, 30, 10],
+            "rows_left": [100, 100, 70, 60],
+            "what": ["rows in a table", "no label", "no file", "the same again"],
+        }
+    )
+    flow = cohorts_module._flow("c", steps)
+    shown = [(step.name, step.rows, step.left_out, step.percent) for step in flow.steps]
+    assert shown == [("read", "100", "", 100.0), ("missing file", "70", "30", 70.0), ("twice", "60", "10", 60.0)]
+    assert flow.note == "Steps that had nothing to leave out: missing label."
