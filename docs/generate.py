@@ -84,6 +84,7 @@ def encoders_page() -> str:
             f"- **Trained**: {spec.objective}, on {', '.join(spec.pretraining) or 'nothing'}",
             f"- **Licence**: {spec.licence}{'. ' + spec.terms if spec.terms else ''}",
         ]
+        lines += [f"- **In {precision}**: {caution}." for precision, caution in spec.cautions]
         for variant in spec.variants:
             lines.append(f"- **Variant `{variant.axis}`**: default `{variant.default}`: {variant.reason}.")
             for choice, changes in variant.choices.items():

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import ItemError
-from .images import min_max, quietly
+from .pixels import min_max, quietly
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage

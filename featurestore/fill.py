@@ -16,7 +16,7 @@ import numpy as np
 from .errors import DamageError
 from .featureset import FeatureSet
 from .layout import ArrayLayout
-from .shardfile import ShardArray, absent_row, expect_checksum
+from .openshard import ShardArray, absent_row, expect_checksum
 from .shards import crc32
 
 _MOST_THREADS = 64

@@ -17,8 +17,8 @@ from . import memory
 from .errors import DamageError
 from .featureset import FeatureSet
 from .fill import Copies, Reads, Table
+from .openshard import Shard, repair
 from .remote import ObjectPath, at_once
-from .shardfile import Shard, repair
 
 DEFAULT_THREADS = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 

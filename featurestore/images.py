@@ -6,16 +6,15 @@ path: it goes into failure tables.
 """
 
 import io
-import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .dicom import decode_dicom
 from .errors import ItemError
+from .pixels import min_max, quietly
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
@@ -33,20 +32,6 @@ FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000")
 _DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 _PHOTOMETRIC = 262  # TIFF tag PhotometricInterpretation; 0 is WhiteIsZero
 _ORIENTATION = 0x0112  # EXIF tag Orientation
-
-_HEADER_LOCK = threading.Lock()
-
-
-@contextmanager
-def quietly() -> Iterator[None]:
-    """Parse a header without its warnings.
-
-    WARN: `warnings.catch_warnings` changes the whole process, so threads must not interleave in it: a lock is held
-    here. Pixels are decoded outside.
-    """
-    with _HEADER_LOCK, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def read_file(path: str | Path) -> bytes:
@@ -99,14 +84,13 @@ def decode_image(data: bytes) -> "PilImage":
 
 def _decode(data: bytes) -> "PilImage":
     if data[128:132] == _DICOM:
-        from .dicom import decode_dicom
-
         return decode_dicom(data)
     image = _open(data)
     if image.format == "PNG":
         # Pillow does not check the CRCs of pixel chunks while it decodes, nor that the end is there.
         image.verify()
         image = _open(data)
+    image.decodermaxblock = len(data) + 1  # at one go: threads that decode meet at the interpreter's lock once
     image.load()
     orientation = _orientation(image)
     upright = _eight_bits(image)
@@ -166,19 +150,6 @@ def _eight_bits(image: "PilImage") -> "PilImage":
     if image.has_transparency_data:
         front = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", front.size, (0, 0, 0, 255)), front).convert("RGB")
-    return image.convert("L" if image.mode in ("1", "L") else "RGB")
-
-
-def min_max(pixels: np.ndarray, *, inverted: bool = False) -> np.ndarray:
-    """`pixels` [h, w] of any depth as uint8: minimum to 0, maximum to 255, truncated."""
-    values = pixels.astype(np.float64)
-    if not np.isfinite(values).all():
-        raise ItemError("the image holds NaN or infinite values")
-    if inverted:
-        values = -values
-    values -= values.min()
-    peak = values.max()
-    if peak > 0:
-        values /= peak
-    values *= 255
-    return values.astype(np.uint8)
+    mode = "L" if image.mode in ("1", "L") else "RGB"
+    # `convert` would copy: of a full-size radiograph that costs a third of decoding it, in pages new to the process.
+    return image if image.mode == mode else image.convert(mode)

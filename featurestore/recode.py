@@ -16,7 +16,7 @@ from .featureset import FeatureSet, ShardPlan, create_feature_set
 from .items import list_items
 from .layout import FeatureLayout
 from .making import Target, make_missing, one_by_one
-from .shardfile import Shard
+from .openshard import Shard
 from .store import Store
 from .writer import ShardWriter
 

@@ -16,10 +16,10 @@ from .featureset import FeatureSet, open_feature_set
 from .fsio import read_parquet, read_range, remove, write_atomic
 from .layout import ArrayLayout
 from .lost import find_bad_stamps, find_gaps, find_lost_records, restore_allocation, views_with_files
+from .openshard import Shard
 from .records import Record, read_record, record_file
 from .remote import StorePath
 from .sealed import open_json
-from .shardfile import Shard
 from .shards import crc32, decode_index, index_size
 from .store import Store
 from .writer import abandon, abandoned, publish

@@ -1,13 +1,14 @@
 """Encoders: frozen networks that turn images and reports into tokens.
 
-To add one: a file with a SPEC and a line in `ENCODERS` of `resolve`; the suite in tests/contracts finds it by itself.
+To add one: a file with a SPEC and a line in `ENCODERS` of `table`; the suite in tests/contracts finds it by itself.
 Importing this package and listing specs loads neither torch nor Pillow nor any encoder's library; `build` does. Knows
 no store.
 """
 
 from ..errors import unknown_name
-from .resolve import ENCODERS, get_spec, load_object, resolve
+from .resolve import resolve
 from .spec import MODALITIES, EncoderSpec
+from .table import ENCODERS, get_spec, load_object
 from .tokens import Encoder, ImageTokens, PreparedText, TextTokens
 from .weights import is_available, weights_sha256
 

@@ -1,6 +1,6 @@
 """Encoders without a spec of their own: any model of timm, of the Hugging Face hub, of open_clip, or of a Python file.
 
-    timm:resnet50.a1_in1k     hf:facebook/dinov2-base@COMMIT     open_clip:ViT-B-16@openai     file:my_encoder.py:build
+    timm:resnet50.a1_in1k   hf:facebook/dinov2-base@COMMIT   open_clip:ViT-B-16@openai[/text]   file:my_encoder.py:build
 
 Preprocessing and shapes come from the model's own configuration; what this package cannot express exactly is refused.
 Code of a hub repository is never run. A Python file is the user's own, and is.
@@ -11,7 +11,6 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -231,43 +230,75 @@ def _hub_text(folder: Path, config: Mapping[str, Any], files: tuple[str, ...], a
 def _open_clip(name: str) -> EncoderSpec:
     import open_clip
 
-    model, _, tag = name.partition("@")
+    towers, _, tower = name.partition("/")
+    model, _, tag = towers.partition("@")
     config = open_clip.get_model_config(model)
     if config is None or "vision_cfg" not in config:
         raise DataError(f"open_clip has no model {model!r}; `open_clip.list_models()` lists them.")
+    if tower not in ("", "text"):
+        raise DataError(
+            f"open_clip:{name}: a model has its image tower, and its text tower as open_clip:{towers}/text."
+        )
     found = open_clip.get_pretrained_cfg(model, tag) if tag else {}
     if tag and not found:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(model)) or "none"
         raise DataError(f"open_clip has no weights {tag!r} of {model}. Known: {tags}.")
-    side = config["vision_cfg"].get("image_size", 224)
-    mode = found.get("resize_mode") or "shortest"
     repo, _, file = (found.get("hf_hub") or "").rpartition("/")
     source = (
         HubWeights(repo=repo, revision="main", files=(file or "open_clip_model.safetensors",))
         if repo
         else PageWeights(page=found.get("url") or "(no weights named: @TAG)", files=(f"{model}.pt",))
     )
-    from .foreign_models import open_clip_layout
+    about: dict[str, Any] = {
+        "name": safe_name(f"open_clip-{name}"),
+        "architecture": Architecture(library="open_clip", name=model, options=config),
+        "weights": source,
+        "licence": "see the weights' page",
+        **_UNKNOWN,
+    }
+    activation = " quick_gelu" if found.get("quick_gelu") else ""
+    return _open_clip_text(model, activation, about) if tower else _open_clip_image(model, activation, found, about)
 
+
+def _open_clip_image(model: str, activation: str, found: Mapping[str, Any], about: dict[str, Any]) -> EncoderSpec:
+    from .open_clip_models import image_layout
+
+    side = about["architecture"].options["vision_cfg"].get("image_size", 224)
     return EncoderSpec(
-        name=safe_name(f"open_clip-{name}"),
         modality="image",
-        architecture=Architecture(library="open_clip", name=model, options=config),
-        weights=source,
         preprocessing=ImagePreprocessing(
             resize_px=side,
-            fit="stretch" if mode == "squash" else "shorter",
+            fit="stretch" if found.get("resize_mode") == "squash" else "shorter",
             interpolation=found.get("interpolation") or "bicubic",
             crop_px=side,
             mean=tuple(found.get("mean") or (0.48145466, 0.4578275, 0.40821073)),  # pyright: ignore
             std=tuple(found.get("std") or (0.26862954, 0.26130258, 0.27577711)),  # pyright: ignore
         ),
-        tokens=open_clip_layout(model, side),
-        output="last block" + (" quick_gelu" if found.get("quick_gelu") else ""),
+        tokens=image_layout(model, side),
+        output="last block" + activation,
         layer="the last block of the image tower, before its final norm",
-        builder=f"{_MODELS}:build_open_clip",
-        licence="see the weights' page",
-        **_UNKNOWN,
+        builder="featurestore.encoders.open_clip_models:build_image",
+        **about,
+    )
+
+
+def _open_clip_text(model: str, activation: str, about: dict[str, Any]) -> EncoderSpec:
+    from .open_clip_models import tokenizer_of
+
+    tokenizer = tokenizer_of(model)
+    return EncoderSpec(
+        modality="text",
+        preprocessing=TextPreprocessing(
+            tokenizer="open_clip",
+            context_length=tokenizer.context_length,
+            lower_case=True,
+            special_tokens=("<start_of_text>", "<end_of_text>"),
+        ),
+        tokens=TokenLayout(dim=about["architecture"].options["text_cfg"]["width"]),
+        output="text tower, final norm" + activation,
+        layer="after the final norm of the text tower",
+        builder="featurestore.encoders.open_clip_models:build_text",
+        **about,
     )
 
 
@@ -276,6 +307,8 @@ def _file(name: str) -> EncoderSpec:
     source = Path(path).expanduser()
     if not path or not source.is_file():
         raise DataError(f"file:{name}: write file:FILE.py:FUNCTION; there is no file {path or name!r}.")
+    from .foreign_models import load_function
+
     make = load_function(source, function)
     spec = make().spec
     if not isinstance(spec, EncoderSpec):
@@ -286,21 +319,6 @@ def _file(name: str) -> EncoderSpec:
     # Its code changes numbers as its weights do, so it is in the key: by what it holds, not by where it lies.
     architecture = Architecture(library="file", name=function, options={"code": digest, "path": str(source.absolute())})
     return replace(spec, architecture=architecture, builder=f"{_MODELS}:build_file")
-
-
-def load_function(path: Path, name: str) -> Any:
-    """The function called `name` of the user's Python file. DataError where the file fails or has none."""
-    spec = spec_from_file_location(f"radfs_encoder_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise DataError(f"{path.name} cannot be run: {type(error).__name__}: {error}") from error
-    if not callable(getattr(module, name, None)):
-        raise DataError(f"{path.name} has no function {name!r}.")
-    return getattr(module, name)
 
 
 def _json(path: Path) -> dict[str, Any]:

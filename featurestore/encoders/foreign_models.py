@@ -1,20 +1,19 @@
 """Networks of `foreign` specs: loaded from files of this machine, without any code of theirs. Loads torch."""
 
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
 from .checkpoint import read_checkpoint, read_tensors
-from .foreign import load_function
 from .frozen import ImageEncoder, TextEncoder
-from .spec import EncoderSpec, TokenLayout
+from .spec import EncoderSpec
 from .timm_models import features_of
 from .transformers_models import check_loading, image_encoder_of, quiet, set_up, text_encoder_of
 from .weights import weight_files
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-    from torch import Tensor
 
 
 def build_timm(spec: EncoderSpec, *, device: str) -> ImageEncoder:
@@ -77,51 +76,6 @@ def load_tokenizer(folder: Path) -> "Tokenizer":
         raise DataError(f"tokenizer.json of {folder.name} cannot be read: {error}") from error
 
 
-def build_open_clip(spec: EncoderSpec, *, device: str) -> ImageEncoder:
-    """The image tower of an open_clip model."""
-    import open_clip
-
-    tensors = read_tensors(weight_files(spec)[0])
-    tensors.pop("text.transformer.embeddings.position_ids", None)  # as open_clip does: old transformers wrote them
-    with quiet():
-        model: Any = open_clip.create_model(
-            spec.architecture.name,
-            pretrained=None,
-            load_weights=False,
-            force_quick_gelu=spec.output.endswith("quick_gelu"),
-        )
-    try:
-        model.load_state_dict(tensors, strict=True)
-    except RuntimeError as error:
-        raise DataError(f"the weights do not fit open_clip's {spec.architecture.name}: {error}") from error
-    visual = model.visual.eval().to(device)
-
-    def forward(images: "Tensor") -> "tuple[Tensor, Tensor | None]":
-        found = visual.forward_intermediates(
-            images, indices=1, intermediates_only=True, output_fmt="NLC", output_extra_tokens=True
-        )
-        prefix = found.get("image_intermediates_prefix")
-        return found["image_intermediates"][-1], prefix[-1][:, 0] if prefix and spec.tokens.has_cls else None
-
-    return ImageEncoder(spec, forward, device=device)
-
-
-def open_clip_layout(name: str, side: int) -> TokenLayout:
-    """Shapes of the image tower's last block."""
-    import open_clip
-    import torch
-
-    with quiet(), torch.device("meta"):
-        visual: Any = open_clip.create_model(name, pretrained=None, load_weights=False, device="meta").visual
-        found = visual.forward_intermediates(
-            torch.zeros(1, 3, side, side), indices=1, intermediates_only=True, output_extra_tokens=True
-        )
-    _, dim, rows, columns = found["image_intermediates"][-1].shape
-    prefix = found.get("image_intermediates_prefix")
-    extra = prefix[-1].shape[1] if prefix else 0
-    return TokenLayout(dim=dim, grid=(rows, columns), has_cls=extra > 0, dropped=max(0, extra - 1))
-
-
 def build_file(spec: EncoderSpec, *, device: str) -> Any:
     """The user's own encoder, on `device` where its function takes one."""
     import inspect
@@ -130,6 +84,21 @@ def build_file(spec: EncoderSpec, *, device: str) -> Any:
     encoder = make(device=device) if "device" in inspect.signature(make).parameters else make()
     encoder.spec = spec
     return encoder
+
+
+def load_function(path: Path, name: str) -> Any:
+    """The function called `name` of the user's Python file. DataError where the file fails or has none."""
+    spec = spec_from_file_location(f"radfs_encoder_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise DataError(f"{path.name} cannot be run: {type(error).__name__}: {error}") from error
+    if not callable(getattr(module, name, None)):
+        raise DataError(f"{path.name} has no function {name!r}.")
+    return getattr(module, name)
 
 
 def _load_hub(spec: EncoderSpec) -> Any:

@@ -4,8 +4,8 @@ Both end the same way: the file is read safely and compared with the published l
 the hub stay in its cache, by commit; files fetched by hand stay where they are.
 """
 
-import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import DataError
@@ -14,7 +14,16 @@ from .foreign import HUB_FILES, foreign_spec
 from .loading import check_file, looks_like
 from .sources import HubWeights, PageWeights
 from .spec import EncoderSpec
-from .weights import TENSOR_FILES, WeightsNote, file_sha256, find_files, how_to_get, is_published, write_note
+from .weights import (
+    TENSOR_FILES,
+    WeightsNote,
+    file_sha256,
+    find_files,
+    how_to_get,
+    hub_origin,
+    is_published,
+    write_note,
+)
 
 
 def add_weights(spec: EncoderSpec, path: Path, *, sha256: str | None = None) -> tuple[WeightsNote, list[str]]:
@@ -37,33 +46,42 @@ def add_weights(spec: EncoderSpec, path: Path, *, sha256: str | None = None) -> 
     return _note(spec, find_files(source, path), "added by hand", sha256)
 
 
-def fetch_weights(spec: EncoderSpec, *, sha256: str | None = None) -> tuple[WeightsNote, list[str]]:
+def fetch_weights(
+    spec: EncoderSpec, *, sha256: str | None = None, revision: str | None = None
+) -> tuple[WeightsNote, list[str]]:
     """Fetch an encoder's weights from the hub, through huggingface_hub: its cache, its token, its offline mode.
 
-    Arguments, result and errors as `add_weights`; DataError also where there is nothing to fetch from, no network, or
-    terms that were not accepted.
+    Args:
+        spec: at its defaults.
+        sha256: as `add_weights`.
+        revision: a commit, tag or branch to take in place of the spec's; the commit that a note names gives the same
+            files on another machine.
+
+    Result and errors as `add_weights`; DataError also where there is nothing to fetch from, no network, or terms that
+    were not accepted.
     """
     source = spec.weights
     if not isinstance(source, HubWeights):
         raise DataError(f"the weights of encoder {spec.name!r} are not on the hub: {how_to_get(spec)}")
+    source = replace(source, revision=revision or source.revision)
     paths = tuple(_download(source, name, spec.name) for name in source.files)
-    commit = re.search(r"/snapshots/([0-9a-f]{40})/", paths[0].as_posix())
-    return _note(spec, paths, f"hub {source.repo}@{commit[1] if commit else source.revision}", sha256)
+    return _note(spec, paths, hub_origin(source, paths[0]), sha256)
 
 
-def fetch_foreign(name: str) -> tuple[EncoderSpec, str]:
+def fetch_foreign(name: str, *, revision: str | None = None) -> tuple[EncoderSpec, str]:
     """Fetch a foreign model (timm:NAME, hf:ORG/MODEL[@REVISION], open_clip:NAME@TAG): its spec, and where it lies.
 
-    Its layout is compared when it is built. Errors as `fetch_weights`.
+    Its layout is compared when it is built. Revision and errors as `fetch_weights`.
     """
     if name.startswith("hf:"):
-        return _fetch_folder(name)
+        return _fetch_folder(name if revision is None else f"{name.partition('@')[0]}@{revision}")
     spec = foreign_spec(name)
     if not isinstance(spec.weights, HubWeights):
         raise DataError(f"the weights of {name} are not on the hub: name a file with --weights.")
-    paths = tuple(_download(spec.weights, file, name) for file in spec.weights.files)
+    source = replace(spec.weights, revision=revision or spec.weights.revision)
+    paths = tuple(_download(source, file, name) for file in source.files)
     digests = tuple(file_sha256(path) for path in paths)
-    write_note(WeightsNote(spec.name, tuple(map(str, paths)), digests, f"hub {spec.weights.repo}"))
+    write_note(WeightsNote(spec.name, tuple(map(str, paths)), digests, hub_origin(source, paths[0])))
     return spec, str(paths[0])
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
 from .checkpoint import difference, read_checkpoint, select
-from .resolve import ENCODERS, get_spec, load_object
 from .spec import EncoderSpec
+from .table import ENCODERS, get_spec, load_object
 from .weights import weight_files
 
 if TYPE_CHECKING:

@@ -2,56 +2,20 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from ..errors import DataError, unknown_name
+from .foreign import PREFIXES, foreign_spec, is_foreign
 from .sources import HubWeights, LocalWeights, PageWeights
 from .spec import EncoderSpec
+from .table import ENCODERS, get_spec
 from .weights import find_files
-
-ENCODERS = {
-    "rad-dino": "featurestore.encoders.rad_dino:SPEC",
-    "c2l": "featurestore.encoders.c2l:SPEC",
-    "medical-mae": "featurestore.encoders.medical_mae:SPEC",
-    "mrm": "featurestore.encoders.mrm:SPEC",
-    "biovil-t": "featurestore.encoders.biovil_t:SPEC",
-    "gloria": "featurestore.encoders.gloria:SPEC",
-    "biomedclip": "featurestore.encoders.biomedclip:SPEC",
-    "biovil-t-bert": "featurestore.encoders.biovil_t:BERT",
-    "cxr-bert-general": "featurestore.encoders.cxr_bert:SPEC",
-    "bio-clinicalbert": "featurestore.encoders.clinical_bert:SPEC",
-    "rad-dino-maira-2": "featurestore.encoders.rad_dino:MAIRA_2",
-    "medsiglip": "featurestore.encoders.siglip:MEDSIGLIP",
-    "xray-siglip": "featurestore.encoders.siglip:XRAY_SIGLIP",
-    "dinov3": "featurestore.encoders.dinov3:SPEC",
-    "eva-x": "featurestore.encoders.eva_x:SPEC",
-    "xrv-densenet121": "featurestore.encoders.xrv:SPEC",
-    "efficientnet-lite0": "featurestore.encoders.efficientnet_lite0:SPEC",
-    "minilm": "featurestore.encoders.minilm:SPEC",
-    "tiny": "featurestore.encoders.tiny:SPEC",
-    "tiny-text": "featurestore.encoders.tiny_text:SPEC",
-}
-
-
-def get_spec(name: str) -> EncoderSpec:
-    """The spec of the encoder called `name`, at its defaults.
-
-    Raises:
-        UnknownNameError: there is none; names the nearest.
-    """
-    if name not in ENCODERS:
-        raise unknown_name("encoder", name, ENCODERS)
-    return load_object(ENCODERS[name])
 
 
 def any_spec(name: str) -> EncoderSpec:
     """The spec of an encoder of the table or of a foreign one. Errors as `get_spec` and `foreign.foreign_spec`."""
     if name in ENCODERS or ":" not in name:
         return get_spec(name)
-    from .foreign import PREFIXES, foreign_spec, is_foreign
-
     if not is_foreign(name):
         raise unknown_name("kind of encoder", name.partition(":")[0], PREFIXES)
     return foreign_spec(name)
@@ -68,7 +32,7 @@ def resolve(
     """The spec of an encoder with the user's choices in it: the one way from words to what is run.
 
     Args:
-        name: as in `ENCODERS`, or a foreign one: timm:NAME, hf:ORG/MODEL[@REVISION], open_clip:NAME[@TAG],
+        name: as in `ENCODERS`, or a foreign one: timm:NAME, hf:ORG/MODEL[@REVISION], open_clip:NAME[@TAG][/text],
             file:FILE.py:FUNCTION.
         weights: a file (or a folder with all files of the encoder) to use in place of the published one.
         variant: a choice for each axis that is not to be at its default, such as {"preprocessing": "authors"}.
@@ -101,9 +65,3 @@ def with_weights(spec: EncoderSpec, path: Path) -> EncoderSpec:
     if not isinstance(spec.weights, HubWeights | PageWeights):
         raise DataError(f"encoder {spec.name!r} takes no weights file: its weights come with a package.")
     return replace(spec, weights=LocalWeights(paths=tuple(map(str, find_files(spec.weights, path)))))
-
-
-def load_object(reference: str) -> Any:
-    """The object that "module:name" names."""
-    module, _, name = reference.partition(":")
-    return getattr(import_module(module), name)

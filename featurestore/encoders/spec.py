@@ -199,6 +199,7 @@ class EncoderSpec:
         chosen: (axis, choice) of each variant that is not at its default.
         notes: what a reader should know.
         precision: what the network computes in.
+        cautions: (precision, what to know before it is chosen) where half precision costs this network much.
         code_version: raised when a correction of this encoder's code changes its numbers.
     """
 
@@ -220,6 +221,7 @@ class EncoderSpec:
     chosen: tuple[tuple[str, str], ...] = ()
     notes: str = ""
     precision: Precision = "float32"
+    cautions: tuple[tuple[Precision, str], ...] = ()
     code_version: int = 1
 
     def __post_init__(self) -> None:
@@ -252,6 +254,11 @@ class EncoderSpec:
             return self
         windowed = replace(self.preprocessing, windows=_WINDOWS, overlap=self.preprocessing.context_length // 4)
         return replace(self, preprocessing=windowed)
+
+    @property
+    def caution(self) -> str:
+        """What to know of the precision that was chosen; empty where nothing is."""
+        return dict(self.cautions).get(self.precision, "")
 
     @property
     def context_length(self) -> int | None:

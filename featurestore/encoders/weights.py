@@ -8,6 +8,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -154,6 +155,12 @@ def file_sha256(path: Path) -> str:
     """Of one file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hub_origin(source: HubWeights, path: Path) -> str:
+    """Where a file of the hub's cache came from: "hub org/model@commit", whatever branch or tag it was asked by."""
+    commit = re.search(r"/snapshots/([0-9a-f]{40})/", path.as_posix())
+    return f"hub {source.repo}@{commit[1] if commit else source.revision}"
 
 
 def is_published(path: Path, known: tuple[str, ...]) -> bool:

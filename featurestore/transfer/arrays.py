@@ -4,7 +4,6 @@ Headers are parsed here, not by the libraries: those allocate what a header clai
 (numpy within an archive), know no bfloat16 (safetensors for numpy), or read nothing but whole files.
 """
 
-import io
 import json
 import math
 import zipfile
@@ -31,9 +30,7 @@ from .foreign import (
     widen_bfloat16,
 )
 from .ids import ids_beside, ids_of
-
-_NPY_HEADER = 10_000
-"""Longest header of an `.npy` that is parsed; numpy's own bound."""
+from .npy import load_npy, map_npy, npy_header
 
 _ZIP_RATIO = 1_100
 """Deflate shrinks by 1,032 at most: an entry that claims more is no archive's."""
@@ -44,7 +41,7 @@ _SAFETENSORS = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "BF16": "<u2", "I64": 
 
 def open_npy(source: Path, choice: Choice, stack: ExitStack) -> Foreign:
     """One array, mapped. Ids stand beside it; for reports, `<stem>.offsets.npy` too."""
-    array = _map_npy(source)
+    array = map_npy(source)
     beside = source.with_name(f"{source.stem}.offsets.npy")
     tags = source.with_suffix(".json")
     return from_array(
@@ -56,39 +53,6 @@ def open_npy(source: Path, choice: Choice, stack: ExitStack) -> Foreign:
         offsets=load_npy(beside) if beside.is_file() else None,
         tags=parse_tags(tags.read_bytes()) if tags.is_file() else None,
     )
-
-
-def load_npy(path: Path) -> np.ndarray:
-    """A small array, such as ids or offsets, in memory. Objects are refused."""
-    return np.array(_map_npy(path))
-
-
-def _map_npy(path: Path) -> np.ndarray:
-    with path.open("rb") as file:
-        shape, fortran, dtype, start = _npy_header(path.name, file)
-    size = path.stat().st_size - start
-    if check_size(path.name, shape, dtype, most=size) == 0:
-        return np.empty(shape, dtype)
-    return np.memmap(path, dtype, "r", start, shape, order="F" if fortran else "C")
-
-
-def _npy_header(source: str, file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype, int]:
-    """(shape, whether columns come first, dtype, where the data begins) of an array in numpy's format."""
-    prefix = file.read(12)
-    size = 10 if prefix[6:7] == b"\x01" else 12
-    length = int.from_bytes(prefix[8:size], "little")
-    if len(prefix) < 12 or prefix[:6] != b"\x93NUMPY" or prefix[6] not in (1, 2) or length > _NPY_HEADER:
-        raise DataError(f"{source} is no array in numpy's format 1.0 or 2.0.")
-    head = io.BytesIO(prefix + file.read(size + length - len(prefix)))
-    try:
-        version = np.lib.format.read_magic(head)
-        read = np.lib.format.read_array_header_1_0 if version[0] == 1 else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read(head)
-    except Exception as error:  # the header is a Python literal, and what its parser raises is of any class
-        raise DataError(f"{source}: the header of the array cannot be read ({type(error).__name__}).") from error
-    if dtype.hasobject:
-        raise DataError(f"{source} holds Python objects, which are pickles and could run code: save plain arrays.")
-    return shape, fortran, dtype, size + length
 
 
 def open_npz(source: Path, choice: Choice, stack: ExitStack) -> Foreign:
@@ -131,7 +95,7 @@ class _Member:
         self._stream: BinaryIO | None = None
         self._row = 0
         with self._open() as file, _damage_named(self._source):
-            self.shape, fortran, self.dtype, self._start = _npy_header(self._source, file)
+            self.shape, fortran, self.dtype, self._start = npy_header(self._source, file)
         size = check_size(self._source, self.shape, self.dtype, most=info.file_size - self._start)
         if info.file_size > _ZIP_RATIO * max(1, info.compress_size):
             raise DataError(f"{self._source} claims to unpack to {info.file_size:,} bytes, which it cannot hold.")

@@ -7,6 +7,7 @@ import numpy as np
 
 from ..errors import DataError
 from .foreign import ID_KEYS, Choice, pick
+from .npy import load_npy
 
 
 def ids_beside(source: Path, choice: Choice) -> list[str]:
@@ -36,8 +37,6 @@ def read_ids(path: Path, column: str | None = None) -> list[str]:
     if not path.is_file():
         raise DataError(f"there is no file of ids {path}.")
     if path.suffix == ".npy":
-        from .arrays import load_npy
-
         return ids_of(path.name, load_npy(path))
     try:
         text = path.read_bytes().decode("utf-8-sig")

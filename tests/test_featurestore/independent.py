@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d, embedding, gelu, interpolate, layer_norm, linear
+from torch.nn.functional import conv2d, embedding, gelu, interpolate, layer_norm, linear, silu
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 State = Mapping[str, Tensor]
@@ -22,9 +22,9 @@ def _norm(x: Tensor, state: State, name: str, eps: float) -> Tensor:
     return layer_norm(x, x.shape[-1:], state[f"{name}.weight"], state[f"{name}.bias"], eps)
 
 
-def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Twelve heads over [b, n, 768]."""
-    q, k, v = (x.unflatten(-1, (12, -1)).transpose(1, 2) for x in (q, k, v))
+def _attention(q: Tensor, k: Tensor, v: Tensor, heads: int = 12) -> Tensor:
+    """Over [b, n, d]."""
+    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
     weights = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1)
     return (weights @ v).transpose(1, 2).flatten(2)
 
@@ -56,6 +56,49 @@ def dinov2(state: State, images: Tensor) -> Tensor:
         y = _linear(gelu(_linear(_norm(x, layer, "norm2", 1e-6), layer, "mlp.fc1")), layer, "mlp.fc2")
         x = x + layer["layer_scale2.lambda1"] * y
     return _norm(x, state, "layernorm", 1e-6)
+
+
+def siglip(state: State, images: Tensor, *, patch: int, heads: int) -> Tensor:
+    """The image tower of a SigLIP before its pooling head: [b, n, d]."""
+    state = under(state, "vision_model.")
+    embed = under(state, "embeddings.")
+    x = conv2d(images, embed["patch_embedding.weight"], embed["patch_embedding.bias"], stride=patch)
+    x = x.flatten(2).transpose(1, 2) + embed["position_embedding.weight"]
+    for i in range(sum(name.endswith("layer_norm1.weight") for name in state)):
+        layer = under(state, f"encoder.layers.{i}.")
+        y = _norm(x, layer, "layer_norm1", 1e-6)
+        q, k, v = (_linear(y, layer, f"self_attn.{name}_proj") for name in "qkv")
+        x = x + _linear(_attention(q, k, v, heads), layer, "self_attn.out_proj")
+        y = gelu(_linear(_norm(x, layer, "layer_norm2", 1e-6), layer, "mlp.fc1"), approximate="tanh")
+        x = x + _linear(y, layer, "mlp.fc2")
+    return _norm(x, state, "post_layernorm", 1e-6)
+
+
+def eva_x(state: State, images: Tensor) -> Tensor:
+    """EVA-02's encoder at 224, with its rotary embedding of patches and its gated MLP: [b, 197, 768]."""
+    x = conv2d(images, state["patch_embed.proj.weight"], state["patch_embed.proj.bias"], stride=16)
+    x = torch.cat([state["cls_token"].expand(len(x), -1, -1), x.flatten(2).transpose(1, 2)], 1) + state["pos_embed"]
+    for i in range(sum(name.endswith("attn.q_bias") for name in state)):
+        block = under(state, f"blocks.{i}.")
+        y = _norm(x, block, "norm1", 1e-6)
+        q = _rotated(linear(y, block["attn.q_proj.weight"], block["attn.q_bias"]))
+        k = _rotated(linear(y, block["attn.k_proj.weight"]))
+        v = linear(y, block["attn.v_proj.weight"], block["attn.v_bias"])
+        x = x + _linear(_attention(q, k, v), block, "attn.proj")
+        y = _norm(x, block, "norm2", 1e-6)
+        y = silu(_linear(y, block, "mlp.w1")) * _linear(y, block, "mlp.w2")
+        x = x + _linear(_norm(y, block, "mlp.ffn_ln", 1e-6), block, "mlp.w3")
+    return _norm(x, state, "norm", 1e-6)
+
+
+def _rotated(x: Tensor) -> Tensor:
+    """EVA-02's rotary embedding of [b, 197, 768]: of a head's 64 numbers, pairs turn by row and then by column."""
+    turns = torch.arange(14)[:, None] * 10_000.0 ** -(torch.arange(0, 32, 2) / 32)  # [14, 16]
+    angles = torch.cat([turns[:, None].expand(-1, 14, -1), turns[None].expand(14, -1, -1)], -1).reshape(196, 1, 32)
+    heads = x[:, 1:].unflatten(-1, (12, 32, 2))  # [b, 196, 12, 32, 2]
+    even, odd = heads[..., 0], heads[..., 1]
+    turned = torch.stack([even * angles.cos() - odd * angles.sin(), odd * angles.cos() + even * angles.sin()], -1)
+    return torch.cat([x[:, :1], turned.flatten(2)], 1)
 
 
 def bert(state: State, ids: Tensor) -> Tensor:

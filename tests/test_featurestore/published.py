@@ -80,6 +80,44 @@ def dinov2(depth: int) -> Shapes:
     return shapes
 
 
+def siglip(depth: int, d: int, hidden: int, patch: int, n: int) -> Shapes:
+    """The image tower of a SigLIP, as transformers writes it, without its pooling head."""
+    shapes: Shapes = {
+        "embeddings.patch_embedding.weight": (d, 3, patch, patch),
+        "embeddings.patch_embedding.bias": (d,),
+        "embeddings.position_embedding.weight": (n, d),
+        "post_layernorm.weight": (d,),
+        "post_layernorm.bias": (d,),
+    }
+    for i in range(depth):
+        layer = f"encoder.layers.{i}"
+        for name in ("layer_norm1", "layer_norm2"):
+            shapes |= {f"{layer}.{name}.weight": (d,), f"{layer}.{name}.bias": (d,)}
+        for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            shapes |= {f"{layer}.self_attn.{name}.weight": (d, d), f"{layer}.self_attn.{name}.bias": (d,)}
+        shapes |= {f"{layer}.mlp.fc1.weight": (hidden, d), f"{layer}.mlp.fc1.bias": (hidden,)}
+        shapes |= {f"{layer}.mlp.fc2.weight": (d, hidden), f"{layer}.mlp.fc2.bias": (d,)}
+    return {f"vision_model.{name}": shape for name, shape in shapes.items()}
+
+
+def eva_x(depth: int) -> Shapes:
+    """EVA-X's ViT-B/16, under the names of EVA-02's training code: no bias of keys, a norm inside the MLP."""
+    d, hidden = 768, 2048
+    shapes: Shapes = {"cls_token": (1, 1, d), "pos_embed": (1, 197, d), "norm.weight": (d,), "norm.bias": (d,)}
+    shapes |= {"patch_embed.proj.weight": (d, 3, 16, 16), "patch_embed.proj.bias": (d,)}
+    for i in range(depth):
+        b = f"blocks.{i}"
+        for norm in ("norm1", "norm2"):
+            shapes |= {f"{b}.{norm}.weight": (d,), f"{b}.{norm}.bias": (d,)}
+        shapes |= {f"{b}.attn.{n}_proj.weight": (d, d) for n in "qkv"}
+        shapes |= {f"{b}.attn.q_bias": (d,), f"{b}.attn.v_bias": (d,)}
+        shapes |= {f"{b}.attn.proj.weight": (d, d), f"{b}.attn.proj.bias": (d,)}
+        for name, shape in (("w1", (hidden, d)), ("w2", (hidden, d)), ("w3", (d, hidden))):
+            shapes |= {f"{b}.mlp.{name}.weight": shape, f"{b}.mlp.{name}.bias": shape[:1]}
+        shapes |= {f"{b}.mlp.ffn_ln.weight": (hidden,), f"{b}.mlp.ffn_ln.bias": (hidden,)}
+    return shapes
+
+
 def resnet(kind: str, layers: tuple[int, ...], prefix: str = "", *, fc: int | None = None) -> Shapes:
     """A ResNet, named as torchvision does; `fc` outputs of the last layer, None for no such layer."""
     with torch.device("meta"):
@@ -155,7 +193,7 @@ def random_tensors(shapes: Shapes, seed: int = 0) -> dict[str, Tensor]:
             tensors[name] = 0.5 + draw.abs()
         elif kind == "weight" and len(shape) > 1:
             tensors[name] = draw * (torch.tensor(shape[1:]).prod() ** -0.5)
-        elif kind in ("weight", "gamma", "lambda1"):
+        elif kind in ("weight", "gamma", "lambda1", "gamma_1", "gamma_2"):
             tensors[name] = 1 + 0.2 * draw
         else:
             tensors[name] = 0.2 * draw

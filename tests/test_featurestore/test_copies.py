@@ -11,9 +11,9 @@ from featurestore.copies import local_file
 from featurestore.errors import DamageError, DataError, StoreError
 from featurestore.featureset import create_feature_set
 from featurestore.items import add_items, list_items
+from featurestore.openshard import Shard
 from featurestore.process import identity
 from featurestore.reader import open_features
-from featurestore.shardfile import Shard
 from featurestore.writer import ShardWriter
 
 from .sets import add_texts, image_layout

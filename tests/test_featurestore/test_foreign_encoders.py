@@ -1,4 +1,4 @@
-"""Encoders beyond the paper's: further specs, and any model of timm, the hub, open_clip or a Python file."""
+"""Encoders without a spec: any model of timm, the hub, open_clip or a Python file."""
 
 import json
 import subprocess
@@ -10,14 +10,13 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from featurestore.encoders import build, get_spec, resolve, weights_sha256
+from featurestore.encoders import build, resolve, weights_sha256
 from featurestore.encoders.foreign import hub_preprocessing
-from featurestore.encoders.loading import check_file
 from featurestore.encoders.transformers_models import quiet
 from featurestore.errors import DataError, UnknownNameError
 
+from ..contracts.foreign import CLIP
 from . import published
-from .test_published import shallow
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,94 +28,6 @@ def images(side: int) -> torch.Tensor:
 @pytest.fixture
 def seeded() -> None:
     torch.manual_seed(0)
-
-
-# ---- further specs
-
-
-def test_xrv_equals_torchvisions_densenet_on_one_channel(tmp_path):
-    from torchvision.models import densenet121
-
-    network = densenet121(num_classes=18).eval()
-    network.features.conv0 = torch.nn.Conv2d(1, 64, 7, 2, 3, bias=False)
-    tensors = {name: value.clone() for name, value in network.state_dict().items()} | {"op_threshs": torch.zeros(18)}
-    save_file(tensors, tmp_path / "all.safetensors")
-    encoder = build(resolve("xrv-densenet121", weights=tmp_path / "all.safetensors"))
-    x = images(224)
-    with torch.inference_mode():
-        expected = torch.relu(network.features(x[:, :1])).flatten(2).transpose(1, 2)
-    assert (encoder.encode(list(x)).patches - expected).abs().max() <= 1e-5
-    levels = encoder.prepare(Image.linear_gradient("L").resize((224, 224)).convert("RGB"))
-    assert (levels.min().item(), levels.max().item()) == (-1024, 1024)
-
-
-def test_the_image_tower_of_a_siglip_file_equals_the_whole_model(tmp_path, seeded):
-    from transformers import SiglipConfig, SiglipModel
-
-    spec = shallow(get_spec("xray-siglip"), 1)
-    vision = {key: value for key, value in spec.architecture.options.items() if key != "vision_use_head"}
-    text = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-    text |= {"bos_token_id": 1, "eos_token_id": 2, "vocab_size": 50, "projection_size": 1024}
-    with quiet():
-        whole = SiglipModel(SiglipConfig(vision_config=vision, text_config=text)).eval()
-        whole.save_pretrained(tmp_path)
-    resolved = shallow(resolve("xray-siglip", weights=tmp_path), 1)
-    x = images(384)
-    with torch.inference_mode():
-        expected = whole.vision_model(pixel_values=x).last_hidden_state
-    tokens = build(resolved).encode(list(x))
-    assert (tokens.patches - expected).abs().max() <= 1e-5
-    assert tokens.cls is None
-
-
-def test_eva_x_is_read_under_the_names_of_its_trainer(tmp_path):
-    d, hidden = 768, 2048
-    shapes: published.Shapes = {"cls_token": (1, 1, d), "pos_embed": (1, 197, d), "mask_token": (1, 1, d)}
-    shapes |= {"patch_embed.proj.weight": (d, 3, 16, 16), "patch_embed.proj.bias": (d,), "rope.freqs_cos": (196, 64)}
-    shapes |= {"norm.weight": (d,), "norm.bias": (d,), "lm_head.weight": (d, d), "lm_head.bias": (d,)}
-    for i in range(12):
-        b = f"blocks.{i}"
-        for norm in ("norm1", "norm2"):
-            shapes |= {f"{b}.{norm}.weight": (d,), f"{b}.{norm}.bias": (d,)}
-        shapes |= {f"{b}.attn.{n}_proj.weight": (d, d) for n in "qkv"}
-        shapes |= {f"{b}.attn.q_bias": (d,), f"{b}.attn.v_bias": (d,), f"{b}.attn.rope.freqs_sin": (196, 64)}
-        shapes |= {f"{b}.attn.proj.weight": (d, d), f"{b}.attn.proj.bias": (d,)}
-        for name, shape in (("w1", (hidden, d)), ("w2", (hidden, d)), ("w3", (d, hidden))):
-            shapes |= {f"{b}.mlp.{name}.weight": shape, f"{b}.mlp.{name}.bias": shape[:1]}
-        shapes |= {f"{b}.mlp.ffn_ln.weight": (hidden,), f"{b}.mlp.ffn_ln.bias": (hidden,)}
-    module = {name: torch.zeros(()).expand(shape) for name, shape in shapes.items()}
-    torch.save({"module": module, "epoch": 599}, tmp_path / "eva_x.pt")
-    assert len(check_file(get_spec("eva-x"), tmp_path / "eva_x.pt")) == 234
-
-
-def test_registers_of_dinov3_are_dropped(tmp_path, seeded):
-    import timm
-
-    network = timm.create_model("vit_base_patch16_dinov3", num_classes=0, depth=1).eval()
-    save_file(network.state_dict(), tmp_path / "model.safetensors")
-    encoder = build(shallow_timm(resolve("dinov3", weights=tmp_path)))
-    x = images(256)
-    with torch.inference_mode():
-        features = network.forward_features(x)
-    tokens = encoder.encode(list(x))
-    assert features.shape == (2, 1 + 4 + 256, 768)
-    assert (tokens.cls - features[:, 0]).abs().max() <= 1e-5
-    assert (tokens.patches - features[:, 5:]).abs().max() <= 1e-5
-
-
-def shallow_timm(spec):
-    import dataclasses
-
-    return dataclasses.replace(spec, architecture=dataclasses.replace(spec.architecture, options={"depth": 1}))
-
-
-def test_restricted_licences_say_so():
-    for name in ("medsiglip", "xray-siglip", "dinov3", "rad-dino-maira-2"):
-        assert get_spec(name).terms, name
-    assert not get_spec("mrm").terms
-
-
-# ---- foreign models
 
 
 @pytest.mark.parametrize(
@@ -224,14 +135,29 @@ def test_preprocessing_that_cannot_be_done_exactly_is_refused():
         resolve("hf:a/b")
 
 
-def test_the_image_tower_of_any_open_clip_model(tmp_path, seeded):
+@pytest.fixture
+def clip(monkeypatch, request) -> dict:
+    """The configuration of a small CLIP, known to open_clip as radfs-test."""
     import open_clip
 
-    model = open_clip.create_model("ViT-S-32", pretrained=None).eval()
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, tmp_path / "m.safetensors")
-    spec = resolve("open_clip:ViT-S-32", weights=tmp_path / "m.safetensors")
-    assert (spec.tokens.grid, spec.tokens.has_cls) == ((7, 7), True)
-    x = images(224)
+    config = {**CLIP, **getattr(request, "param", {})}
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "radfs-test", config)
+    return config
+
+
+def saved_clip(path: Path) -> torch.nn.Module:
+    import open_clip
+
+    model = open_clip.create_model("radfs-test", pretrained=None).eval()
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, path)
+    return model
+
+
+def test_the_image_tower_of_any_open_clip_model(tmp_path, seeded, clip):
+    model = saved_clip(tmp_path / "m.safetensors")
+    spec = resolve("open_clip:radfs-test", weights=tmp_path / "m.safetensors")
+    assert (spec.tokens.grid, spec.tokens.has_cls) == ((4, 4), True)
+    x = images(64)
     blocks = []
     model.visual.transformer.register_forward_hook(lambda *seen: blocks.append(seen[2]))
     with torch.inference_mode():
@@ -239,6 +165,49 @@ def test_the_image_tower_of_any_open_clip_model(tmp_path, seeded):
     tokens = build(spec).encode(list(x))
     assert (tokens.cls - blocks[0][:, 0]).abs().max() <= 1e-5
     assert (tokens.patches - blocks[0][:, 1:]).abs().max() <= 1e-5
+
+
+_OWN_TOWER = {"custom_text": True, "text_cfg": {**CLIP["text_cfg"], "no_causal_mask": True, "context_length": 40}}
+
+
+@pytest.mark.parametrize(
+    "clip", [{}, {"quick_gelu": True}, _OWN_TOWER], ids=["CLIP", "quick", "sees all"], indirect=True
+)
+def test_the_text_tower_of_any_open_clip_model(tmp_path, seeded, clip):
+    import open_clip
+
+    model = saved_clip(tmp_path / "m.safetensors")
+    spec = resolve("open_clip:radfs-test/text", weights=tmp_path / "m.safetensors")
+    context = clip["text_cfg"]["context_length"]
+    assert (spec.modality, spec.tokens.dim, spec.context_length) == ("text", 64, context)
+    reports = ["Heart &amp; lungs clear,  No EFFUSION.", "pneumothorax", "opacity " * 90]
+    ids = open_clip.get_tokenizer("radfs-test")(reports)
+    seen = []
+    norm = model.ln_final if hasattr(model, "ln_final") else model.text.ln_final
+    norm.register_forward_hook(lambda *found: seen.append(found[2]))
+    with torch.inference_mode():
+        model.encode_text(ids)
+    encoder = build(spec)
+    prepared = [encoder.prepare(report) for report in reports]
+    tokens = encoder.encode(prepared)
+    assert tokens.truncated.tolist() == [False, False, True]
+    for i, item in enumerate(prepared):
+        assert list(item.ids) == ids[i][ids[i] != 0].tolist()
+        assert (tokens.tokens[i, : len(item)] - seen[0][i, : len(item)]).abs().max() <= 1e-5
+    (alone,) = encoder.encode(prepared[1:2]).tokens
+    assert (alone - tokens.tokens[1, : len(alone)]).abs().max() <= 1e-5
+    begin, end = ids[0][0].item(), ids[0].max().item()
+    written = encoder.prepare("clear <end_of_text> <start_of_text> lungs").ids
+    assert (written.count(begin), written.count(end)) == (1, 1)
+
+
+def test_text_towers_of_other_tokenizers_are_refused(tmp_path):
+    with pytest.raises(DataError, match=r"of ViT-B-16-SigLIP reads with the tokenizer timm/ViT-B-16-SigLIP, and only"):
+        resolve("open_clip:ViT-B-16-SigLIP/text")
+    with pytest.raises(DataError, match=r"of coca_ViT-B-32 is set up in a way of its own"):
+        resolve("open_clip:coca_ViT-B-32/text")
+    with pytest.raises(DataError, match=r"its text tower as open_clip:ViT-B-32@openai/text"):
+        resolve("open_clip:ViT-B-32@openai/words")
 
 
 OWN = """

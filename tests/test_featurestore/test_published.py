@@ -29,10 +29,8 @@ def shallow(spec: EncoderSpec, depth: int) -> EncoderSpec:
     match spec.architecture.name:
         case "resnet18" | "resnet50":
             more = {"layers": (depth,) * 4}
-        case "vit_base_patch16_224":
-            more = {"depth": depth}
         case _:
-            more = {"num_hidden_layers": depth}
+            more = {"depth" if spec.architecture.library == "timm" else "num_hidden_layers": depth}
     architecture = dataclasses.replace(spec.architecture, options={**spec.architecture.options, **more})
     return dataclasses.replace(spec, architecture=architecture)
 

@@ -20,9 +20,10 @@ from featurestore.codecs import CODECS
 from featurestore.errors import DamageError, DataError
 from featurestore.featureset import create_feature_set
 from featurestore.items import list_items
+from featurestore.openshard import Shard
 from featurestore.reader import open_features
 from featurestore.records import record_file
-from featurestore.shardfile import Shard, ShardFile
+from featurestore.shardfile import ShardFile
 from featurestore.sources import source_stamp
 from featurestore.writer import ShardWriter
 

@@ -89,7 +89,7 @@ def test_an_extraction_writes_the_same_bytes_as_to_a_disk(remote, store, tmp_pat
 SLOW_EXTRACTION = """
 import sys, time
 from featurestore import extract as module
-from featurestore.shardfile import Shard
+from featurestore.openshard import Shard
 from featurestore.store import open_store
 
 module.shard_rows_for = lambda **_: 8

@@ -323,23 +323,34 @@ def test_what_cannot_be_added_or_fetched_says_why(tmp_path):
         fetch_weights(get_spec("rad-dino"))
 
 
-def test_the_hubs_cache_is_used_with_its_commit(tmp_path, monkeypatch):
+def test_the_hubs_cache_is_used_with_its_commit_and_a_commit_gets_the_same_files_elsewhere(tmp_path, monkeypatch):
     import huggingface_hub.constants
 
-    cache, commit = tmp_path / "hub", "a" * 40
+    cache, old, new = tmp_path / "hub", "a" * 40, "b" * 40
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", _cached(cache))
     repository = cache / "models--microsoft--BiomedVLP-CXR-BERT-general"
-    (repository / "refs").mkdir(parents=True)
-    (repository / "refs" / "main").write_text(commit)
-    snapshot = repository / "snapshots" / commit
-    snapshot.mkdir(parents=True)
-    published.write("cxr-bert-general", snapshot, depth=1)
+    for commit, seed in ((old, 0), (new, 1)):
+        snapshot = repository / "snapshots" / commit
+        snapshot.mkdir(parents=True)
+        published.vocabulary(snapshot / "vocab.txt", 30522)
+        shapes = published.bert(1, 30522, position_ids=False)
+        torch.save({n: torch.full((), seed).expand(s) for n, s in shapes.items()}, snapshot / "pytorch_model.bin")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(old)
     spec = shallow(get_spec("cxr-bert-general"), 1)
     assert is_available(spec)
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", _cached(cache))
+    assert f"hub microsoft/BiomedVLP-CXR-BERT-general@{old}" in CliRunner().invoke(app, ["weights", "list"]).output
     note, _ = fetch_weights(spec)
-    assert note.origin == f"hub microsoft/BiomedVLP-CXR-BERT-general@{commit}"
-    assert len(weights_sha256(spec)) == 64
+    assert note.origin == f"hub microsoft/BiomedVLP-CXR-BERT-general@{old}"
+    first = weights_sha256(spec)
+    (repository / "refs" / "main").write_text(new)
+    assert weights_sha256(spec) == first  # the branch moved on, the note did not
+    moved, _ = fetch_weights(spec)
+    assert moved.origin.endswith(new)
+    assert weights_sha256(spec) != first
+    again, _ = fetch_weights(spec, revision=old)
+    assert (again, weights_sha256(spec)) == (note, first)
 
 
 def _cached(cache: Path) -> Any:
