@@ -200,6 +200,12 @@ def random_tensors(shapes: Shapes, seed: int = 0) -> dict[str, Tensor]:
     return tensors
 
 
+def idle_tensors(shapes: Shapes) -> dict[str, Tensor]:
+    """What a file holds beyond the network. A large tensor is one zero that stands for all, which costs nothing."""
+    small = {name: shape for name, shape in shapes.items() if torch.Size(shape).numel() < 10_000}
+    return random_tensors(small, 1) | {n: torch.zeros(()).expand(s) for n, s in shapes.items() if n not in small}
+
+
 def trainer_bundle(model: dict[str, Tensor], **more: Any) -> dict[str, Any]:
     """What a training script saves around the model."""
     optimizer = {"state": {0: {"step": torch.tensor(9.0), "exp_avg": torch.zeros(3)}}, "param_groups": [{"lr": 1e-4}]}
@@ -272,7 +278,7 @@ def write(name: str, folder: Path, *, depth: int | None = None) -> tuple[Path, d
             beyond = mae_decoder(4, 768, 3072) | bert(2, 100, "bert_encoder.model.bert.", d=384)
             beyond |= {"bert_encoder.model.cls.predictions.bias": (100,), "bert_mlp.weight": (384, 768)}
         path = folder / {"medical-mae": "vit-b_CXR_0.5M_mae.pth", "mrm": "MRM.pth"}[name]
-        torch.save(trainer_bundle(encoder | random_tensors(beyond, 1)), path)
+        torch.save(trainer_bundle(encoder | idle_tensors(beyond)), path)
         return path, encoder
     if name == "c2l":
         encoder = random_tensors(resnet("basic", (depth or 2,) * 4, "encoder.module."))
@@ -291,7 +297,7 @@ def write(name: str, folder: Path, *, depth: int | None = None) -> tuple[Path, d
         beyond |= bert(1, 100, "gloria.text_encoder.model.")
         path = folder / "chexpert_resnet50.ckpt"
         with foreign_classes():
-            torch.save(lightning_bundle(encoder | random_tensors(beyond, 1)), path)
+            torch.save(lightning_bundle(encoder | idle_tensors(beyond)), path)
         return path, encoder
     if name == "biovil-t":
         shapes = resnet("bottleneck", _stages(depth), "encoder.encoder.")
@@ -299,7 +305,7 @@ def write(name: str, folder: Path, *, depth: int | None = None) -> tuple[Path, d
         encoder = random_tensors(shapes)
         head = {"encoder.encoder.fc.weight": (1000, 2048), "encoder.encoder.fc.bias": (1000,)}
         path = folder / "biovil_t_image_model_proj_size_128.pt"
-        torch.save(encoder | random_tensors(head | biovil_t_pooler(), 1), path)
+        torch.save(encoder | idle_tensors(head | biovil_t_pooler()), path)
         return path, encoder
     if name == "biomedclip":
         encoder = random_tensors(vit(blocks, "visual.trunk."))
@@ -307,7 +313,7 @@ def write(name: str, folder: Path, *, depth: int | None = None) -> tuple[Path, d
         beyond |= {"text.proj.0.weight": (640, 768), "text.proj.2.weight": (512, 640)}
         beyond |= bert(1, 100, "text.transformer.")
         path = folder / "open_clip_pytorch_model.bin"
-        torch.save(encoder | random_tensors(beyond, 1), path)
+        torch.save(encoder | idle_tensors(beyond), path)
         return path, encoder
     if name == "rad-dino":
         encoder = random_tensors(dinov2(blocks))
@@ -324,7 +330,7 @@ def write(name: str, folder: Path, *, depth: int | None = None) -> tuple[Path, d
         }
         save_file(encoder | random_tensors(heads, 1), folder / "model.safetensors", metadata={"format": "pt"})
         return folder / "model.safetensors", encoder
-    torch.save(encoder | random_tensors(heads, 1), folder / "pytorch_model.bin")
+    torch.save(encoder | idle_tensors(heads), folder / "pytorch_model.bin")
     return folder / "pytorch_model.bin", encoder
 
 

@@ -61,14 +61,15 @@ def test_tokens_of_images_equal_the_network_written_once_more(name, variant, fil
     encoder = build(spec)
     assert isinstance(spec.preprocessing, ImagePreprocessing)
     side = spec.preprocessing.crop_px
-    images = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(3))
+    count = 2 if side < 400 else 1
+    images = torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(3))
     tokens = encoder.encode(list(images))
     with torch.inference_mode():
         expected = independent.expected(name, tensors, images, "".join(variant.values()))
     if spec.tokens.has_cls:
         assert (tokens.cls - expected[:, 0]).abs().max() <= 1e-5
         expected = expected[:, 1:]
-    assert tokens.patches.shape == expected.shape == (2, spec.tokens.grid[0] * spec.tokens.grid[1], spec.tokens.dim)
+    assert tokens.patches.shape == expected.shape == (count, spec.max_tokens, spec.tokens.dim)
     assert expected.std() > 0.1
     assert (tokens.patches - expected).abs().max() <= 1e-5
 

@@ -360,11 +360,10 @@ def _cached(cache: Path) -> Any:
 
 
 def test_the_weights_and_the_variant_are_in_the_key_and_the_path_is_not(tmp_path):
-    first, _ = published.write("mrm", tmp_path / "a", depth=1)
-    again = tmp_path / "b.pth"
-    again.write_bytes(first.read_bytes())
-    other, _ = published.write("mrm", tmp_path / "c", depth=2)
-    specs = [resolve("mrm", weights=path) for path in (first, again, other)]
+    contents = {"first.pth": b"1", "again.pth": b"1", "other.pth": b"2"}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    specs = [resolve("mrm", weights=tmp_path / name) for name in contents]
     keys = [spec.key_config(weights_sha256(spec)) for spec in specs]
     assert keys[0] == keys[1] != keys[2]
     assert str(tmp_path) not in json.dumps(keys)
