@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def foreign_spec(name: str) -> EncoderSpec:
     """
     kind, _, rest = name.partition(":")
     make = {"timm": _timm, "hf": _hub, "open_clip": _open_clip, "file": _file}[kind]
-    return make(rest)
+    return replace(make(rest), asked=name)
 
 
 def safe_name(name: str) -> str:
@@ -314,8 +315,6 @@ def _file(name: str) -> EncoderSpec:
     if not isinstance(spec, EncoderSpec):
         raise DataError(f"{source.name}:{function} must return an Encoder, whose `spec` is an EncoderSpec.")
     digest = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
-    from dataclasses import replace
-
     # Its code changes numbers as its weights do, so it is in the key: by what it holds, not by where it lies.
     architecture = Architecture(library="file", name=function, options={"code": digest, "path": str(source.absolute())})
     return replace(spec, architecture=architecture, builder=f"{_MODELS}:build_file")

