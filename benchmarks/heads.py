@@ -3,7 +3,8 @@
     python -m benchmarks.heads [--rounds 3] [--runs 4] [--samples 512] [--epochs 2] [--device cpu] [--probes 300]
 
 Same data, same epochs, same batch size, the same four metrics after every epoch. Times are per run. On a shared machine
-only the ratios mean something, and the median over the rounds more than any one of them. Baselines:
+only the ratios mean something, and the median over the rounds more than any one of them; with `--cpu-time`, seconds of
+the processor over the number of threads, which a load of others hardly moves (with OMP_WAIT_POLICY=PASSIVE). Baselines:
 
     B0  a plain loop, separate linear query, key and value, float32
     B1  the same with scaled_dot_product_attention, torch.compile and bfloat16 autocast: the strong baseline
@@ -80,13 +81,14 @@ class PlainProbe(nn.Module):
 class Study:
     """The data of the benchmark and the ways to train on it."""
 
-    def __init__(self, samples: int, epochs: int, device: str) -> None:
+    def __init__(self, samples: int, epochs: int, device: str, clock: Callable[[], float]) -> None:
         self.rng = rng = np.random.default_rng(0)
         n = samples + max(64, samples // 4)
         self.tokens = rng.standard_normal((n, TOKENS, DIM), dtype=np.float32).astype(np.float16)
         self.labels = np.arange(n) % 2
         order = rng.permutation(n)
         self.train, self.test, self.epochs, self.device = order[:samples], order[samples:], epochs, device
+        self.clock = clock
         self.tables = {
             name: TokenTable.dense(self.tokens, dtype=dtype, device=device)
             for name, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32))
@@ -189,7 +191,8 @@ class Study:
                 cwd=Path(__file__).parents[1],
                 env=quiet,
             )
-        return float(told.stdout.split()[-1])
+        wall, processor = told.stdout.split()[-2:]
+        return float(processor if self.clock is processor_seconds else wall)
 
     def flop(self) -> float:
         """Floating-point operations of the products of one run of the engine."""
@@ -217,11 +220,16 @@ class Study:
             get_metric(name)(self.labels[self.test], probabilities)
 
     def _clock(self, do: Callable[[], object]) -> float:
-        started = time.perf_counter()
+        started = self.clock()
         do()
         if self.device == "cuda":
             torch.cuda.synchronize()
-        return time.perf_counter() - started
+        return self.clock() - started
+
+
+def processor_seconds() -> float:
+    """What this process has used of its cores, as if it had them alone."""
+    return time.process_time() / torch.get_num_threads()
 
 
 def main() -> None:
@@ -235,9 +243,11 @@ def main() -> None:
     parser.add_argument(
         "--only", default="", help="comma-separated: B0,B1,B2,B3,B3 bf16,ref,engine bf16,engine fp32,probes"
     )
+    parser.add_argument("--cpu-time", action="store_true", help="seconds of the processor in place of the wall's")
     parser.add_argument("--eva", help="a Python with kaiko-eva: B3 is measured as well")
     arguments = parser.parse_args()
-    study = Study(arguments.samples, arguments.epochs, arguments.device)
+    clock = processor_seconds if arguments.cpu_time else time.perf_counter
+    study = Study(arguments.samples, arguments.epochs, arguments.device, clock)
     tokens = torch.from_numpy(study.tokens).to(arguments.device)
     strong = PlainHead(DIM, fused=True).to(arguments.device)
     compiled = torch.compile(strong)
