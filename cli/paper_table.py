@@ -12,6 +12,9 @@ INTERVALS = {"seeds": ("seeds_low", "seeds_high"), "patients": ("patients_low", 
 _P = ("seeds_p", "seeds_p_holm", "patients_p", "patients_p_holm")
 _RESULTS = frozenset({"n_seeds", "value", "baseline_value", "difference", "higher", *INTERVALS, *_P, "detectable"})
 
+_HASHES = frozenset({"teacher_setting", "baseline_teacher_setting"})
+"""Shown only where nothing else tells two lines apart."""
+
 
 def shared_and_lines(frame: "pl.DataFrame") -> tuple[dict[str, str], list[str], list[list[str]]]:
     """What all lines share, by column; the headings of the others; and their cells.
@@ -32,6 +35,9 @@ def shared_and_lines(frame: "pl.DataFrame") -> tuple[dict[str, str], list[str], 
         if low in columns:
             columns[columns.index(low)] = cell
             columns.remove(high)
+    telling = [name for name in columns if name not in _RESULTS | _HASHES]
+    if len({tuple(_cell(name, row) for name in telling) for row in rows}) == len(rows):
+        columns = [name for name in columns if name not in _HASHES]
     lines = [[_cell(name, row) for name in columns] for row in rows]
     varying = [i for i, name in enumerate(columns) if name in _RESULTS or len({line[i] for line in lines}) > 1]
     shared = {name: lines[0][i] for i, name in enumerate(columns) if i not in varying}

@@ -91,6 +91,15 @@ def test_intervals_are_one_cell_and_what_is_shared_is_said_once():
     assert r"$<$1 \& 5\% \\" in latex_table(["a_b"], [["<1 & 5%"]])
 
 
+def test_a_hash_is_shown_only_where_nothing_else_tells_lines_apart():
+    import polars as pl
+
+    frame = pl.DataFrame({"fraction": [0.1, 1.0], "teacher_setting": ["a1", "b2"], "value": [0.5, 0.6]})
+    assert shared_and_lines(frame)[1] == ["fraction", "value"]
+    same = frame.with_columns(fraction=pl.lit(0.1))
+    assert shared_and_lines(same)[1] == ["teacher_setting", "value"]
+
+
 # The prompt
 
 
