@@ -18,6 +18,7 @@ from .pixels import min_max, quietly
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
+    from PIL.ImageFile import ImageFile
     from PIL.Image import Transpose
 
 _DICOM = b"DICM"
@@ -97,7 +98,7 @@ def _decode(data: bytes) -> "PilImage":
     return upright if orientation is None else upright.transpose(orientation)
 
 
-def _open(data: bytes) -> "PilImage":
+def _open(data: bytes) -> "ImageFile":
     """The parsed header, pixels not yet read."""
     from PIL import Image, UnidentifiedImageError
 
