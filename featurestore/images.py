@@ -18,8 +18,8 @@ from .pixels import min_max, quietly
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
-    from PIL.ImageFile import ImageFile
     from PIL.Image import Transpose
+    from PIL.ImageFile import ImageFile
 
 _DICOM = b"DICM"
 """After a preamble of 128 bytes (part 10 of the standard)."""
