@@ -134,9 +134,12 @@ def _is(row: Mapping[str, Any], run: Mapping[str, Any]) -> bool:
 
 
 def _missing(runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    groups = Counter((run["cohort"], run["backbone"] or run["text_encoder"], run["method"]) for run in runs)
-    for (cohort, encoder, method), n in groups.items():
-        yield f"{cohort}: {method} of {encoder}, {counted(n, 'run')}"
+    groups = Counter(
+        (run["cohort"], run["method"], run["head"], run["backbone"] or run["text_encoder"]) for run in runs
+    )
+    for (cohort, method, head, encoder), n in groups.items():
+        told = method if head == "attention" else f"{method} {head}"
+        yield f"{cohort}: {told} of {encoder}, {counted(n, 'run')}"
 
 
 def summarise(results: pl.DataFrame) -> pl.DataFrame:

@@ -31,6 +31,11 @@ if TYPE_CHECKING:
 
 _X = {"n_train": "training samples (log scale)", "temperature": "temperature τ (log scale)"}
 
+_ALONE = (440, 280)
+"""Width and height of the only panel."""
+
+_POOLED = "* If classes are equally frequent: pooled scores of unequal classes lie above 0.5 without any skill."
+
 
 def curves(
     summary: pl.DataFrame,
@@ -78,6 +83,10 @@ def curves(
     looks = looks_of([one for _, _, series in panels for one in series])
     n_columns = columns_for(len(panels), columns)
     below = seeds_caption(rows + level_rows, metric, level, "Bands") if caption is None else list(caption)
+    if caption is None and shows_chance(rows, metric) and any(len(row["classes"]) > 2 for row in rows):
+        below.append(_POOLED)
+    if len(panels) == 1 and size == PANEL:
+        size = _ALONE
     shared = "cohort" not in panel
     drawn = []
     for name, part, series in panels:
@@ -181,15 +190,12 @@ def _level_line(row: Row, line: str | None, colours: "alt.Scale", series: Sequen
 
 
 def _chance(n_classes: int, right: float, said: str) -> list["alt.Chart"]:
-    """The level of chance. Pooled one-versus-rest scores of unequal classes lie above 0.5 without any skill."""
+    """The level of chance, its name outside the panel where no line can cross it."""
     import altair as alt
 
-    note = "chance" if n_classes == 2 else "chance if classes are equally frequent"
-    data = alt.InlineData(values=[{"value": 0.5, "x": right, "note": note}])
+    data = alt.InlineData(values=[{"value": 0.5, "x": right, "note": "chance" if n_classes == 2 else "chance*"}])
     base = alt.Chart(data)
     return [
         base.mark_rule(style="chance").encode(y="value:Q"),
-        base.mark_text(style="note", align="right", baseline="bottom", dy=-3).encode(
-            x="x:Q", y="value:Q", text="note:N"
-        ),
+        base.mark_text(style="note", align="left", dx=5).encode(x="x:Q", y="value:Q", text="note:N"),
     ]

@@ -1,6 +1,6 @@
 """The lines of a chart: rows of `summary` that belong together, a name that tells them from the others, and a look."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from .layout import Row
@@ -52,14 +52,24 @@ def series_of(rows: Sequence[Row], *, x: str, line: str | None, panel: Sequence[
     made = []
     for key, members in groups.items():
         namesakes = [other for other in groups if other[0] == key[0]]
-        differing = [
-            f"{what} {value}"
+        differing = {
+            what: value
             for i, (what, value) in enumerate(zip((*settings, "epochs"), key[3:], strict=True), start=3)
             if len({other[i] for other in namesakes}) > 1
-        ]
+        }
         members.sort(key=lambda row: row[x])
-        made.append(Series(", ".join([str(key[0]), *differing]), (str(key[1]), key[2]), tuple(members)))
+        made.append(Series(", ".join([str(key[0]), *_told(differing)]), (str(key[1]), key[2]), tuple(members)))
     return sorted(made, key=lambda one: (one.key[0] != "method", *_place(one, made), one.label))
+
+
+def _told(differing: Mapping[str, object]) -> Iterator[str]:
+    """Settings as a legend tells them: names alone, and feature sets only where their encoders do not say it."""
+    implied = {name for column in differing for name in _GO_WITH.get(column, ())}
+    for what, value in differing.items():
+        if what in _GO_WITH or what in ("method", "head"):
+            yield label(what, value)
+        elif what not in implied:
+            yield f"{what} {value}"
 
 
 def _place(series: Series, among: Sequence[Series]) -> tuple[str, int]:

@@ -1,6 +1,6 @@
 """Slopes: each seed's value under one method after the other, to see whether all seeds agree (Figures 12 to 14)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -8,7 +8,7 @@ import polars as pl
 from featurestore.errors import DataError
 
 from .layout import METRIC_NAMES, Row, assemble, check_rows, columns_for, epochs_caption, panels_of, subtitle, y_limits
-from .theme import DOWN, UP, in_order, label
+from .theme import DOWN, UP, label
 
 if TYPE_CHECKING:
     import altair as alt
@@ -36,7 +36,7 @@ def slopes(
         against: the method that it is judged by.
         methods: the methods from left to right; None: against and of.
         metric: auroc, auprc, or their macro-averages.
-        panel: the columns whose combinations are panels.
+        panel: the columns whose combinations are panels; and text_encoder, where there are several.
         title: above the panels; None: what is drawn.
         caption: lines below them; None: what a line is.
         extra: further lines of caption.
@@ -54,7 +54,9 @@ def slopes(
     check_rows(results, metric, tuple(METRICS))
     shown = list(methods or (against, of))
     rows = [{**row, "value": row[metric]} for row in results.to_dicts() if row["method"] in shown]
-    rows = list(_with_backbones(rows))
+    rows = _filled(_filled(rows, "backbone"), "text_encoder")
+    if len({row["text_encoder"] for row in rows}) > 1:
+        panel = tuple(dict.fromkeys([*panel, "text_encoder"]))
     panels = [(name, part, _seeds(name, part, of, against)) for name, part in panels_of(rows, panel)]
     panels = [one for one in panels if one[2]]
     if not panels:
@@ -82,13 +84,16 @@ def slopes(
     )
 
 
-def _with_backbones(rows: Sequence[Row]) -> Iterator[Row]:
-    """The rows, those of a method that reads no image once for every backbone of their cohort."""
+def _filled(rows: Sequence[Row], column: str) -> list[Row]:
+    """The rows; those whose method reads by no such encoder once for every one that others of their cohort read by."""
+    known: dict[str, set[str]] = {}
     for row in rows:
-        names = [row["backbone"]]
-        if row["backbone"] is None:
-            names = in_order("backbone", [one["backbone"] for one in rows if one["cohort"] == row["cohort"]])
-        yield from ({**row, "backbone": name} for name in names)
+        known.setdefault(row["cohort"], set()).update({row[column]} - {None})
+    return [
+        {**row, column: name}
+        for row in rows
+        for name in ([row[column]] if row[column] or not known[row["cohort"]] else sorted(known[row["cohort"]]))
+    ]
 
 
 def _seeds(panel: str, rows: Sequence[Row], of: str, against: str) -> dict[int, bool]:

@@ -254,6 +254,7 @@ def test_lines_by_temperature_stand_above_the_level_of_the_baseline():
 
 def results() -> pl.DataFrame:
     base = {"cohort": "toy", "fraction": 1.0, "backbone": "tiny", "classes": ["a", "b"], "n_train": 100, "epochs": 20}
+    base |= {"text_encoder": None}
     aurocs = {"image": (0.6, 0.7, 0.8), "distill": (0.65, 0.75, 0.79), "teacher": (0.9, 0.9, 0.9)}
     return pl.DataFrame(
         [base | {"method": m, "seed": s, "auroc": v} for m, seen in aurocs.items() for s, v in enumerate(seen)]
@@ -274,6 +275,17 @@ def test_a_slope_is_a_seed_and_says_whether_it_rises():
         slopes(results(), of="tram")
     with pytest.raises(DataError, match="several runs of image with seed 0"):
         slopes(pl.concat([results(), results()]))
+
+
+def test_slopes_of_several_text_encoders_have_a_panel_each_with_the_one_baseline():
+    both = [
+        results().filter(pl.col("method") == "distill").with_columns(text_encoder=pl.lit(name))
+        for name in ("minilm", "tiny-text")
+    ]
+    image = results().filter(pl.col("method") == "image").cast({"text_encoder": pl.String})
+    chart = slopes(pl.concat([image, *both]))
+    assert [panel["title"]["text"] for panel in panels(chart)] == ["minilm", "tiny-text"]
+    assert panels(chart)[0]["title"]["subtitle"][0] == "toy, 100%, tiny"
 
 
 def test_a_heat_map_shows_paired_gains_and_frames_what_excludes_zero():
