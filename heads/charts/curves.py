@@ -83,7 +83,7 @@ def curves(
     looks = looks_of([one for _, _, series in panels for one in series])
     n_columns = columns_for(len(panels), columns)
     below = seeds_caption(rows + level_rows, metric, level, "Bands") if caption is None else list(caption)
-    if caption is None and shows_chance(rows, metric) and any(len(row["classes"]) > 2 for row in rows):
+    if shows_chance(rows, metric) and any(len(row["classes"]) > 2 for row in rows):
         below.append(_POOLED)
     if len(panels) == 1 and size == PANEL:
         size = _ALONE
