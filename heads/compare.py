@@ -321,7 +321,7 @@ def _delong(catalog: Catalog, line: _Line, row: Mapping[str, Any], confidence: f
         return {}
     (both,) = read_predictions(catalog, [run, baseline], epoch)
     first, second = (both.filter(pl.col("run") == which) for which in (run, baseline))
-    if first.height != row["n_test"] or first["p"].list.len().max() != 2:
+    if first.height != row["n_test"] or first["p"].list.len().max() != 2 or first["label"].null_count():
         return {}
     scores = [side["p"].list.last().to_numpy() for side in (first, second)]
     difference, se, _ = delong(first["label"].to_numpy(), scores[0], scores[1], first["subject"].to_numpy())

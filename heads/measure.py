@@ -27,6 +27,9 @@ _NO_SUBGROUPS = frozenset(
     {"cohort", "cohort_key", "sample", "subject", "study", "admission", "image", "text", "text_sha256"}
     | {"label", "findings"}
 )
+OF_FINDINGS = ("auroc", "auroc_macro", "auroc_class", "auprc", "auprc_macro", "auprc_class")
+"""The metrics of findings (a multi-label task): `auroc` pools all that are known, `auroc_class:K` is of one."""
+
 _RUNS_AT_A_TIME = 200
 
 
@@ -39,7 +42,8 @@ class Measured:
         influences: its influences by subject, [S] over all subjects of the cohort's runs; None where it has none.
         n_test: samples.
         n_subjects: subjects.
-        prevalence: share of the samples that are of the last class, which is the positive one of two.
+        prevalence: share of the samples that are of the last class, which is the positive one of two; of findings, how
+            often they are present where they are known.
         samples: a number that is equal for equal sets of samples.
         reason: why there is no value.
     """
@@ -70,7 +74,7 @@ def measure_runs(
         epoch: "chosen" or "best".
 
     Raises:
-        DataError: predictions of several labels a sample, or what `subgroups` refuses.
+        DataError: a metric that findings do not have, or what `subgroups` refuses.
     """
     check_metric(metric)
     groups = subgroups(catalog, runs, by) if by else None
@@ -152,28 +156,24 @@ def select_runs(catalog: Catalog, where: str | None) -> pl.DataFrame:
 
 
 def read_predictions(catalog: Catalog, runs: Sequence[str], epoch: str) -> Iterator[pl.DataFrame]:
-    """The predictions of runs: columns run, sample, subject, label, p; some runs at a time, in the order of samples."""
+    """The predictions of runs, some at a time: columns run, sample, subject, label, findings, p; ordered by sample."""
     column = EPOCHS[epoch]
     for start in range(0, len(runs), _RUNS_AT_A_TIME):
         some = list(runs[start : start + _RUNS_AT_A_TIME])
         yield catalog.query(
-            f"SELECT run, sample, subject, label, {column} AS p FROM predictions p JOIN runs r USING (run) "
+            f"SELECT run, sample, subject, label, findings, {column} AS p FROM predictions p JOIN runs r USING (run) "
             "WHERE run IN (SELECT unnest(?)) ORDER BY run, sample",
             [some],
         )
 
 
 def _measure(metric: str, rows: pl.DataFrame, n_subjects: int) -> Measured:
-    if rows["label"].null_count():
-        raise DataError(
-            "findings of a multi-label task cannot be measured here yet: `results` has their AUROC and AUPRC."
-        )
-    labels = rows["label"].to_numpy()
-    probabilities = np.array(rows["p"].to_list(), dtype=np.float32)
+    base, _, argument = metric.partition(":")
+    labels, probabilities = _labels(base, rows), np.array(rows["p"].to_list(), dtype=np.float32)
     subjects = rows["subject"].to_numpy()
     value, influences, reason = None, None, None
     try:
-        if metric.partition(":")[0] in INFLUENCES:
+        if base in INFLUENCES:
             value, each = influence(metric, labels, probabilities)
             influences = by_subject(each, subjects, n_subjects)
         else:
@@ -185,7 +185,24 @@ def _measure(metric: str, rows: pl.DataFrame, n_subjects: int) -> Measured:
         influences=influences,
         n_test=len(labels),
         n_subjects=len(np.unique(subjects)),
-        prevalence=float(np.mean(labels == probabilities.shape[1] - 1)),
+        prevalence=_prevalence(labels, probabilities.shape[1], argument),
         samples=int(rows["sample"].hash().sum()),
         reason=reason,
     )
+
+
+def _labels(base: str, rows: pl.DataFrame) -> np.ndarray:
+    """Classes, int [n]; or findings, int [n, C]."""
+    if not rows["label"].null_count():
+        return rows["label"].to_numpy()
+    if base not in OF_FINDINGS:
+        raise DataError(f"findings have no {base}: it takes one label a sample. They have {', '.join(OF_FINDINGS)}.")
+    return np.array(rows["findings"].to_list(), dtype=np.int64)
+
+
+def _prevalence(labels: np.ndarray, classes: int, argument: str) -> float:
+    """The share of the last class; of findings, how often those that are measured are present where they are known."""
+    if labels.ndim == 1:
+        return float(np.mean(labels == classes - 1))
+    measured = labels[:, int(argument)] if argument else labels
+    return float(np.mean(measured[measured >= 0] == 1)) if (measured >= 0).any() else np.nan

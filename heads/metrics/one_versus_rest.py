@@ -52,20 +52,23 @@ def macro(binary: Binary, labels: np.ndarray, probabilities: np.ndarray) -> floa
 
 
 def one(binary: Binary, labels: np.ndarray, probabilities: np.ndarray, number: int) -> float:
-    """`binary` of one class against all others.
+    """`binary` of one class against all others; of one finding, where it is known.
 
     Raises:
         ValueError: for inputs of a wrong shape or content, no such class, or samples that are all or none of this
         class.
     """
-    labels, probabilities = one_label(labels, probabilities)
+    labels, probabilities = checked(labels, probabilities)
     if not 0 <= number < probabilities.shape[1]:
         raise ValueError(f"there is no class {number}: the classes are 0..{probabilities.shape[1] - 1}")
-    positive = labels == number
+    positive, scores = labels == number, probabilities[:, number]
+    if labels.ndim == 2:
+        known = labels[:, number] >= 0
+        positive, scores = labels[known, number] == 1, scores[known]
     if positive.all() or not positive.any():
-        which = "all" if positive.all() else "no"
-        raise ValueError(f"{which} sample of class {number} among {len(labels)} labels; this metric needs both kinds")
-    return binary(positive, probabilities[:, number])
+        which = "all" if len(positive) and positive.all() else "no"
+        raise ValueError(f"{which} sample of class {number} among {len(positive)} labels; this metric needs both kinds")
+    return binary(positive, scores)
 
 
 def tie_groups(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,7 @@ from ..metrics import get_metric
 from ..metrics.accuracy import correct
 from ..metrics.brier import squared_errors
 from ..metrics.log_loss import surprises
-from ..metrics.one_versus_rest import one_label, tie_groups
+from ..metrics.one_versus_rest import checked, tie_groups
 
 _Binary = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """f(positive bool [m], scores [m]) -> influences [m]."""
@@ -26,7 +26,7 @@ def influence(metric: str, labels: np.ndarray, probabilities: np.ndarray) -> tup
 
     Args:
         metric: a name of INFLUENCES, with its argument where it takes one.
-        labels: int [n], in 0..C-1.
+        labels: int [n], in 0..C-1; or findings, [n, C] of 0, 1 and -1 (unknown).
         probabilities: [n, C].
 
     Returns:
@@ -39,8 +39,10 @@ def influence(metric: str, labels: np.ndarray, probabilities: np.ndarray) -> tup
     base, _, argument = metric.partition(":")
     if base not in INFLUENCES:
         raise KeyError(f"metric {metric!r} has no influence; those that have one: {', '.join(INFLUENCES)}")
-    labels, probabilities = one_label(labels, probabilities)
+    labels, probabilities = checked(labels, probabilities)
     value = get_metric(metric)(labels, probabilities)
+    if labels.ndim == 2:
+        return value, _of_findings(base, int(argument) if argument else None, labels, probabilities)
     if argument:
         labels, probabilities = labels == int(argument), probabilities[:, int(argument)]
     return value, INFLUENCES[base](labels, probabilities)
@@ -105,6 +107,20 @@ def _macro(binary: _Binary, labels: np.ndarray, probabilities: np.ndarray) -> np
     if classes == 2:
         return binary(labels == 1, probabilities[:, 1])
     return np.mean([binary(labels == c, probabilities[:, c]) for c in range(classes)], axis=0)
+
+
+def _of_findings(base: str, number: int | None, labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Of all known findings pooled, of one finding, or the mean over those that are present and absent; [n]."""
+    binary = _auroc if base.startswith("auroc") else _average_precision
+    known, each = labels >= 0, np.zeros(labels.shape)
+    if base in ("auroc", "auprc"):
+        each[known] = binary(labels[known] == 1, probabilities[known])
+        return each.sum(axis=1)
+    both = (labels == 1).any(axis=0) & (labels == 0).any(axis=0)
+    measured = np.flatnonzero(both) if number is None else np.array([number])
+    for c in measured:
+        each[known[:, c], c] = binary(labels[known[:, c], c] == 1, probabilities[known[:, c], c])
+    return each.sum(axis=1) / len(measured)
 
 
 def _mean(values: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:

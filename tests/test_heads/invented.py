@@ -24,11 +24,16 @@ TEXT = {"method": "text", "backbone": None, "image_features": None, "text_encode
 
 
 def invent_run(
-    store: Store, predictions: Sequence[tuple[str, int, float | list[float]]] = (), *, auroc: float = 0.5, **changes
+    store: Store,
+    predictions: Sequence[tuple[str, int | list[int], float | list[float]]] = (),
+    *,
+    auroc: float = 0.5,
+    **changes,
 ) -> str:
     """Write one run as a part of its own; returns its id.
 
     `predictions` are (sample, label, probability of class 1, or of every class); the subject of sample "p3/a" is "p3".
+    A list for a label are findings.
     """
     run = f"{next(_NUMBERS):016x}"
     row = {**DEFAULTS, **changes, "run": run}
@@ -36,7 +41,8 @@ def invent_run(
     tested = []
     for sample, label, p in predictions:
         each = p if isinstance(p, list) else [1 - p, p]
-        of = {"run": run, "sample": sample, "subject": sample.partition("/")[0], "label": label}
+        what = {"findings": label} if isinstance(label, list) else {"label": label}
+        of = {"run": run, "sample": sample, "subject": sample.partition("/")[0], **what}
         tested.append({**of, "p_last": each, "p_best": each})
     frames = {
         schema.RUNS: [row],

@@ -356,3 +356,24 @@ def test_each_class_has_a_line(store):
         "auroc_class:1": 1.0,
         "auroc_class:2": 1.0,
     }
+
+
+# Findings
+
+
+def test_findings_are_compared_where_they_are_known(store):
+    # Of finding 0 the image run has one of two pairs right and the other run both; p4 is unknown. Finding 1: all right.
+    labels = {"p1/a": [1, 1], "p2/a": [0, 0], "p3/a": [1, -1], "p4/a": [-1, 0]}
+    for method, first in (("image", 0.3), ("distill", 0.8)):
+        p = {"p1/a": [0.9, 0.9], "p2/a": [0.4, 0.1], "p3/a": [first, 0.5], "p4/a": [0.99, 0.2]}
+        rows = [(sample, findings, p[sample]) for sample, findings in labels.items()]
+        invent_run(store, rows, task="multilabel", classes=["edema", "mass"], method=method, n_test=4)
+    catalog = catalog_of(store)
+    (row,) = compare(catalog, level="distill", metric="auroc_macro").table.iter_rows(named=True)
+    assert (row["value"], row["baseline_value"]) == (1.0, pytest.approx((0.5 + 1) / 2))
+    assert row["basis"] == "one seed"  # not DeLong's, though two findings look like two classes
+    table, _ = metric_table(catalog, ["auroc_class"], where="method = 'image'")
+    assert dict(table.select("metric", "value").iter_rows()) == {"auroc_class:0": 0.5, "auroc_class:1": 1.0}
+    assert dict(table.select("metric", "prevalence").iter_rows())["auroc_class:0"] == pytest.approx(2 / 3)
+    with pytest.raises(DataError, match="findings have no brier: it takes one label a sample"):
+        metric_table(catalog, ["brier"])

@@ -120,6 +120,32 @@ def test_every_influence_is_tested():
     assert {name.partition(":")[0] for name in SMOOTH} == set(INFLUENCES)
 
 
+@pytest.mark.parametrize("metric", ["auroc", "auroc_macro", "auroc_class:1", "auprc", "auprc_macro", "auprc_class:0"])
+def test_the_influence_on_findings_is_the_derivative_of_the_weighted_metric_of_each(metric):
+    rng = np.random.default_rng(3)
+    labels = rng.integers(-1, 2, (30, 4))
+    labels[:, 3] = 0  # never present: it takes no part in a mean over findings
+    probabilities = np.round(rng.random((30, 4)), 1)
+    value, each = influence(metric, labels, probabilities)
+    assert each.sum() == pytest.approx(0, abs=1e-12)
+
+    def weighted(weights):
+        base, _, number = metric.partition(":")
+        name, known = base.partition("_")[0], labels >= 0
+        columns = [int(number)] if number else [0, 1, 2] if "_" in base else None
+        if columns is None:
+            of = [(labels[known], probabilities[known], np.broadcast_to(weights[:, None], labels.shape)[known])]
+        else:
+            of = [(labels[known[:, c], c], probabilities[known[:, c], c], weights[known[:, c]]) for c in columns]
+        return np.mean([weighted_metric(name, y, np.stack([1 - p, p], axis=1), w[None])[0] for y, p, w in of])
+
+    assert value == pytest.approx(weighted(np.ones(30)))
+    for i in range(30):
+        step = 1e-5 * (np.arange(30) == i)
+        slope = (weighted(1 + step) - weighted(1 - step)) / 2e-5
+        assert each[i] == pytest.approx(slope, abs=1e-8)
+
+
 def test_influences_are_summed_by_subject():
     assert by_subject(np.array([1.0, 2.0, 4.0]), np.array([2, 0, 2]), 4).tolist() == [2.0, 0.0, 5.0, 0.0]
 
