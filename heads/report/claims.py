@@ -1,6 +1,6 @@
 """What the intervals allow one to claim, in words: a sentence a comparison, made from its numbers and nothing else."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from featurestore.catalog import Catalog
@@ -31,7 +31,10 @@ def claims(catalog: Catalog, where: str) -> Section | None:
             found = compare(catalog, by=by, level=sides["level"], against=sides["against"], where=where)
         except (DataError, UnknownNameError):  # nothing to pair, such as methods that were not run
             continue
-        parts += _sentences(found, sides)
+        told = _told(found)
+        parts.append(Points(_title(sides), tuple(f"{setting}: {in_short(rows)}" for setting, rows in told.items())))
+        lines = [f"{setting}, {sentence(row, found.level)}" for setting, rows in told.items() for row in rows]
+        parts.append(Points(f"Size by size: {_title(sides)}", tuple(lines), folded=True))
         parts.append(_table(found, f"As numbers: {_title(sides)}"))
         notes |= dict.fromkeys(found.notes)
         commands.append(f"radfs compare {name}")
@@ -43,7 +46,7 @@ def claims(catalog: Catalog, where: str) -> Section | None:
         "claims",
         "What may be claimed, and what not",
         words=(
-            "Each sentence is made from one line of the table under it. An interval over seeds speaks of this data set "
+            "Each sentence is made from lines of the table under it. An interval over seeds speaks of this data set "
             "under other seeds. An interval over patients speaks of other patients of the same kind, and is the one "
             "that a claim about a method needs. Neither speaks of other hospitals, scanners or years.",
         ),
@@ -53,12 +56,30 @@ def claims(catalog: Catalog, where: str) -> Section | None:
     )
 
 
-def _sentences(found: Comparison, sides: Mapping[str, str]) -> list[Points]:
-    """A list for every cohort and choice of encoders and head."""
-    groups: dict[str, list[str]] = {}
+def _told(found: Comparison) -> dict[str, list[dict[str, Any]]]:
+    """The lines of every cohort and choice of encoders and head, each with its verdict."""
+    groups: dict[str, list[dict[str, Any]]] = {}
     for row in found.table.to_dicts():
-        groups.setdefault(f"{_title(sides)}: {_setting(row)}", []).append(sentence(row, found.level))
-    return [Points(title, tuple(lines)) for title, lines in groups.items()]
+        groups.setdefault(_setting(row), []).append({**row, "verdict": _verdict(row, 1 - found.level)})
+    return groups
+
+
+def in_short(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What the lines of one setting come to: the span of the differences, and which sizes allow which claim.
+
+    Args:
+        rows: of `Comparison.table`, with the name of their verdict, `verdict`.
+    """
+    differences = [row["difference"] for row in rows if row.get("difference") is not None]
+    if not differences:
+        return "no seed has a value for both."
+    ends = sorted({f"{difference:+.3f}" for difference in (min(differences), max(differences))}, key=float)
+    said = [f"{' to '.join(ends)} AUROC."]
+    for verdict, words in _IN_SHORT.items():
+        sizes = [f"{100 * row['fraction']:g}%" for row in rows if row["verdict"] == verdict]
+        if sizes:
+            said.append(f"{words} at {'every size' if len(sizes) == len(rows) else ', '.join(sizes)}.")
+    return " ".join(said)
 
 
 def sentence(row: Mapping[str, Any], level: float) -> str:
@@ -78,28 +99,52 @@ def sentence(row: Mapping[str, Any], level: float) -> str:
         return f"{said} on the one seed there is. Another seed may turn it round: nothing can be claimed."
     spans = f"over {n} seeds {_span(seeds)}, over patients {_span(patients) if patients else 'none'}"
     few = f" {n} seeds are too few for any claim." if n < FEW_SEEDS else ""
-    return f"{said} ({level:.0%} intervals: {spans}). {_verdict(row, seeds, patients, 1 - level)}{few}"
+    words = _WORDS[_verdict(row, 1 - level)]
+    finds = row.get("detectable")
+    if words == _WORDS["none"] and finds:
+        words += f" A true difference of {finds:.3f} would be found 8 times in 10, a smaller one less often."
+    return f"{said} ({level:.0%} intervals: {spans}). {words}{few}"
 
 
-def _verdict(
-    row: Mapping[str, Any], seeds: tuple[float, float], patients: tuple[float, float] | None, alpha: float
-) -> str:
+_WORDS = {
+    "holds": "Both intervals exclude 0: it holds for other seeds, and likely for other patients of the same kind.",
+    "few": "Both intervals exclude 0. With so few seeds no sign-flip test can bear that out: train more.",
+    "hint": "Both intervals exclude 0, but not after Holm's correction over the lines of the table: a hint.",
+    "here": "In this data set it does not hang on the seed. Whether other patients would show it is open: that "
+    "interval contains 0.",
+    "here alone": "In this data set it does not hang on the seed. Whether other patients would show it is open: there "
+    "is no interval for that.",
+    "turns": "The interval over seeds contains 0, so other seeds may turn it round: no claim.",
+    "none": "No difference is shown, nor that there is none.",
+    "": "Nothing can be claimed from one seed.",
+}
+"""What a line allows one to say, by the name of its verdict."""
+
+_IN_SHORT = {
+    "holds": "It holds for other seeds, and likely for other patients,",
+    "few": "Both intervals exclude 0, with too few seeds to bear it out,",
+    "hint": "A hint, not more,",
+    "here": "Shown for this data set alone, open for other patients,",
+    "here alone": "Shown for this data set alone",
+    "turns": "Other seeds may turn it round",
+    "none": "No difference is shown, nor that there is none,",
+    "": "Nothing can be claimed",
+}
+"""The same for several sizes together."""
+
+
+def _verdict(row: Mapping[str, Any], alpha: float) -> str:
+    """The name of what a line allows one to say: a key of `_WORDS`."""
+    seeds, patients = _ends(row, "seeds"), _ends(row, "patients")
+    if seeds is None:
+        return ""
     if _excludes(seeds) and patients is not None and _excludes(patients):
         if row["patients_p_holm"] >= alpha:
-            return "Both intervals exclude 0, but not after Holm's correction over the lines of the table: a hint."
-        if least_sign_flip_p(row["n_seeds"]) > alpha:
-            return "Both intervals exclude 0. With so few seeds no sign-flip test can bear that out: train more."
-        return "Both intervals exclude 0: it holds for other seeds, and likely for other patients of the same kind."
+            return "hint"
+        return "few" if least_sign_flip_p(row["n_seeds"]) > alpha else "holds"
     if _excludes(seeds):
-        open_ = "that interval contains 0" if patients else "there is no interval for that"
-        return f"In this data set it does not hang on the seed. Whether other patients would show it is open: {open_}."
-    if patients is not None and _excludes(patients):
-        return "The interval over seeds contains 0, so other seeds may turn it round: no claim."
-    finds = row.get("detectable")
-    least = (
-        f" A true difference of {finds:.3f} would be found 8 times in 10, a smaller one less often." if finds else ""
-    )
-    return f"No difference is shown, nor that there is none.{least}"
+        return "here" if patients else "here alone"
+    return "turns" if patients is not None and _excludes(patients) else "none"
 
 
 def _title(sides: Mapping[str, str]) -> str:

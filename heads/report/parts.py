@@ -46,10 +46,11 @@ class Figure:
 
 @dataclass(frozen=True)
 class Points:
-    """A list of sentences under a heading."""
+    """A list of sentences under a heading; a `folded` one is opened by the reader."""
 
     title: str
     points: tuple[str, ...]
+    folded: bool = False
 
 
 @dataclass(frozen=True)

@@ -30,3 +30,4 @@ radfs train --grid "$here/nih.toml"
 for grid in hannover nih; do
     radfs compare --grid "$here/$grid.toml"
 done
+radfs report --out "$RADFS_STORE/report.html"

@@ -18,7 +18,7 @@ from heads.exchange.peers import import_peer
 from heads.report import claims as claims_module
 from heads.report import cohorts as cohorts_module
 from heads.report import write_report
-from heads.report.claims import sentence
+from heads.report.claims import in_short, sentence
 from heads.report.parts import cell, table_of
 from heads.report.pictures import is_control
 from heads.train import train_grid
@@ -203,6 +203,21 @@ NEITHER = {"seeds_low": -0.003, "seeds_high": 0.027, "patients_low": -0.04, "pat
 )
 def test_what_may_be_claimed_follows_from_the_intervals(changes, said):
     assert said in sentence({**LINE, **changes}, 0.95)
+
+
+def test_a_setting_in_short_says_at_which_sizes_what_may_be_claimed():
+    rows = [
+        {"fraction": 0.1, "difference": -0.002, "verdict": "none"},
+        {"fraction": 0.4, "difference": 0.013, "verdict": "here"},
+        {"fraction": 1.0, "difference": 0.023, "verdict": "here"},
+        {"fraction": 0.7, "difference": None, "verdict": ""},
+    ]
+    assert in_short(rows) == (
+        "-0.002 to +0.023 AUROC. Shown for this data set alone, open for other patients, at 40%, 100%. No difference "
+        "is shown, nor that there is none, at 10%. Nothing can be claimed at 70%."
+    )
+    assert in_short(rows[:1]) == "-0.002 AUROC. No difference is shown, nor that there is none, at every size."
+    assert in_short(rows[3:]) == "no seed has a value for both."
 
 
 def test_audits_withhold_ids(trained, monkeypatch):
