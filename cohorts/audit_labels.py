@@ -115,7 +115,8 @@ def _telling(cohort: Cohort, common: Mapping[str, Counter[int]], total: Counter[
             yield Finding(
                 "warning",
                 "label words",
-                f"the word {best!r} alone tells class {cohort.classes[label]!r} (in {own:.0%} of its reports, "
+                f"{'the word' if own > rest else 'the absence of the word'} {best!r} alone tells class "
+                f"{cohort.classes[label]!r} (in {own:.0%} of its reports, "
                 f"{rest:.0%} of others; balanced accuracy {accuracy(best):.0%}): a text head has little left to learn",
                 common[best].total(),
             )

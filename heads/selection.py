@@ -21,6 +21,7 @@ from .grid import Grid
 from .kinds import HeadKind, get_head
 from .methods import Method, get_method
 from .schema import SETTING, STATISTICS
+from .views import OPTIONS
 
 _KEY = (
     *("cohort", "method", "head", "backbone", "text_encoder", "fraction", "epochs", "batch_size", "dropout"),
@@ -140,6 +141,32 @@ def _missing(runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for (cohort, method, head, encoder), n in groups.items():
         told = method if head == "attention" else f"{method} {head}"
         yield f"{cohort}: {told} of {encoder}, {counted(n, 'run')}"
+
+
+def several_settings(results: pl.DataFrame) -> dict[str, list[Any]]:
+    """The options in which runs of one cohort, method, encoder, fraction and seed differ, with their values.
+
+    Means over such runs would take settings for seeds.
+
+    Args:
+        results: rows of `results`.
+    """
+    same = ["cohort", "method", "backbone", "text_encoder", "fraction", "seed", "split_seed"]
+    options = [*OPTIONS, "image_features", "text_features", "common_rows"]
+    differing = results.group_by(same).agg(pl.col(options).n_unique()).select(pl.col(options).max() > 1)
+    return {
+        name: sorted(results[name].drop_nulls().unique().to_list())
+        for name in options
+        if not results.is_empty() and differing[name][0]
+    }
+
+
+def in_words(settings: Mapping[str, Sequence[Any]]) -> str:
+    """Such options and what to do about them: "epochs 2, 3, 20; ...: choose one, such as --where ..."."""
+    said = "; ".join(f"{name} {', '.join(map(str, values))}" for name, values in settings.items())
+    name, values = next(iter(settings.items()))
+    value = f"'{values[-1]}'" if isinstance(values[-1], str) else values[-1]
+    return f'{said}. Choose one, such as --where "{name} = {value}"'
 
 
 def summarise(results: pl.DataFrame) -> pl.DataFrame:

@@ -85,7 +85,9 @@ class TrainReport:
             parts.append(f"{self.unplanned} not planned, for none of their learning rates works")
         lines = [f"{self.planned} runs: {', '.join(parts)} ({self.seconds:.1f} s)"]
         if self.again:
-            lines.append(f"{self.again} runs, done before, were trained again for their lessons or to keep their heads")
+            lines.append(
+                f"{self.again} of the runs done before were trained again, for their lessons or to keep their heads"
+            )
         return lines + [f"failed: {run.label} ({run.spec.run_id}): {reason}" for run, reason in self.failed]
 
 

@@ -45,7 +45,7 @@ def heatmap(
         cell: width and height of a cell in pixels.
 
     Raises:
-        DataError: no rows, or no pair of the two methods.
+        DataError: no rows, no pair of the two methods, or several pairs of one seed in a cell.
         UnknownNameError: another metric.
     """
     import altair as alt
@@ -55,6 +55,7 @@ def heatmap(
     pairs = pairs.with_columns(backbone=pl.coalesce("backbone", "baseline_backbone")).drop_nulls("backbone")
     if pairs.is_empty():
         raise DataError(f"no seed has results of both {of} and {against}. Run `radfs train` with both methods.")
+    _refuse_several(pairs, panel)
     rows = _cells(pairs, f"{metric}_difference", level, panel)
     reach = max(0.001, *(abs(row["value"]) for row in rows))
     parts = panels_of(rows, panel)
@@ -77,6 +78,20 @@ def heatmap(
         columns=n_columns,
         width=max(220, cell[0] * max(len({row["fraction"] for row in part}) for _, part in parts)),
     )
+
+
+def _refuse_several(pairs: pl.DataFrame, panel: Sequence[str]) -> None:
+    """A mean over several settings of one seed would take them for seeds."""
+    cell = list(dict.fromkeys([*panel, "cohort", "backbone", "fraction", "seed", "split_seed"]))
+    several = pairs.group_by([name for name in cell if name in pairs.columns], maintain_order=True).len()
+    several = several.filter(pl.col("len") > 1)
+    if several.height:
+        row = several.row(0, named=True)
+        raise DataError(
+            f"{row['cohort']}, {100 * row['fraction']:g}%, {row['backbone']}: {row['len']} pairs with seed "
+            f"{row['seed']}, of runs whose settings differ. Choose among them with --where, by what "
+            '`radfs query "FROM summary"` shows, such as "epochs = 20".'
+        )
 
 
 def _cells(pairs: pl.DataFrame, difference: str, level: float, panel: Sequence[str]) -> list[Row]:

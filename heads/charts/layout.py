@@ -152,7 +152,9 @@ def seeds_caption(rows: Sequence[Row], metric: str, level: float, interval: str)
     seeds = [row["n_seeds"] for row in rows]
     values = f"Mean test {METRIC_NAMES[metric]} over {between(seeds)} seed{'' if set(seeds) == {1} else 's'}."
     if set(seeds) != {1}:
-        values += f" {interval}: {100 * level:g}% confidence interval of that mean (Student t over seeds)."
+        values += (
+            f" {interval}: {100 * level:g}% confidence interval of that mean (Student t over seeds), cut at 0 and 1."
+        )
     return [values, epochs_caption(rows)]
 
 

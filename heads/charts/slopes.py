@@ -103,8 +103,8 @@ def _seeds(panel: str, rows: Sequence[Row], of: str, against: str) -> dict[int, 
         seen = values.setdefault(row["method"], {})
         if row["seed"] in seen:
             raise DataError(
-                f"{panel}: several runs of {row['method']} with seed {row['seed']}: choose among them, such as with "
-                "--where \"head = 'attention'\"."
+                f"{panel}: several runs of {row['method']} with seed {row['seed']}, whose settings differ. Choose "
+                'among them with --where, by what `radfs query "FROM summary"` shows, such as "epochs = 20".'
             )
         seen[row["seed"]] = row["value"]
     first, second = values.get(of, {}), values.get(against, {})

@@ -18,7 +18,7 @@ from ..charts import bars, curves, heatmap, slopes
 from ..grid import Grid
 from ..measure import select_runs
 from ..selection import FoundRuns, find_runs, summarise
-from .preset import Preset
+from .preset import Preset, preset_names
 from .resolve import as_flags, as_text
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def draw_preset(
     if preset.is_table:
         raise DataError(f"paper:{preset.name} is a table: radfs table paper:{preset.name}")
     found = find_preset_runs(catalog, preset, overrides)
-    title = f"{preset.title} (changed)" if overrides else preset.title
+    title = _title(preset, overrides or {})
     options: dict[str, Any] = dict(preset.draw.options) | {"title": title}
     chosen = metric or preset.draw.metric
     extra = [f"Not the paper's: {_words(overrides)}."] if overrides else []
@@ -86,8 +86,23 @@ def draw_preset(
     extra += [f"The paper does not say, so it was inferred: {', '.join(inferred)}."] if inferred else []
     if found.missing:
         extra.append(f"Drawn from {found.rows.height:,} of {counted(found.expected, 'run')}.")
-    chart = draw(catalog, found.rows, preset.draw.form, chosen, level or preset.draw.level, extra, options)
-    return Drawing(chart, notes_of(found))
+    train = f"Train the rest: radfs train --grid paper:{preset.name}{as_flags(overrides or {})}"
+    try:
+        chart = draw(catalog, found.rows, preset.draw.form, chosen, level or preset.draw.level, extra, options)
+    except DataError as error:
+        if not found.missing:
+            raise
+        raise DataError(f"paper:{preset.name}: {error} {'; '.join(map(str.strip, notes_of(found)))}. {train}") from None
+    return Drawing(chart, (*notes_of(found), train) if found.missing else notes_of(found))
+
+
+def _title(preset: Preset, overrides: Mapping[str, Any]) -> str:
+    """The preset's, which names a cohort of the paper behind its colon; another cohort is named in its place."""
+    if "cohort" in overrides:
+        cohorts = overrides["cohort"]
+        names = cohorts if isinstance(cohorts, str) else ", ".join(cohorts)
+        return f"{preset.title.partition(': ')[0]} (as in the paper, on {names})"
+    return f"{preset.title} (changed)" if overrides else preset.title
 
 
 def find_preset_runs(catalog: Catalog, preset: Preset, overrides: Mapping[str, Any] | None) -> FoundRuns:
@@ -131,7 +146,7 @@ def draw_results(
         UnknownNameError: another form or metric.
     """
     if form not in FORMS:
-        raise unknown_name("form of chart", form, FORMS)
+        raise unknown_name("form of chart", form, (*FORMS, *(f"paper:{name}" for name in preset_names())))
     rows, notes = select_runs(catalog, where), ()
     if grid is not None:
         found = find_runs(rows, [grid])

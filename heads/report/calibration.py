@@ -3,6 +3,7 @@
 import polars as pl
 
 from ..charts.reliability import reliability
+from ..selection import in_words, several_settings
 from .parts import Asked, Section, figure, table_of
 from .pictures import is_control
 
@@ -33,6 +34,12 @@ def calibration(asked: Asked, where: str) -> Section | None:
     bins = bins.filter(~pl.col("method").map_elements(is_control, return_dtype=pl.Boolean))
     if bins.is_empty():
         return None
+    results = asked.catalog.query(f"SELECT * FROM results WHERE {where}")
+    largest = results.filter(pl.col("fraction") == pl.col("fraction").max().over("cohort"))
+    several = several_settings(largest.filter(pl.col("method").is_in(bins["method"].to_list())))
+    if several:
+        left = f"Left out: one curve would mix runs of several settings. There are {in_words(several)}."
+        return Section("calibration", "Calibration", words=(left,))
     error = asked(
         "calibration error",
         f"SELECT cohort, method, backbone, text_encoder, sum(n * abs(p - observed)) / sum(n) AS calibration_error, "

@@ -3,12 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import polars as pl
+
 from featurestore.catalog import Catalog
 from featurestore.errors import DataError, UnknownNameError
 
 from ..charts.theme import label
 from ..compare import QUESTIONS, Comparison, compare
 from ..stats import least_sign_flip_p
+from ..views import OPTIONS
 from .parts import Points, Section, Table
 
 FEW_SEEDS = 5
@@ -59,9 +62,21 @@ def claims(catalog: Catalog, where: str) -> Section | None:
 def _told(found: Comparison) -> dict[str, list[dict[str, Any]]]:
     """The lines of every cohort and choice of encoders and head, each with its verdict."""
     groups: dict[str, list[dict[str, Any]]] = {}
+    apart = _apart(found.table)
     for row in found.table.to_dicts():
-        groups.setdefault(_setting(row), []).append({**row, "verdict": _verdict(row, 1 - found.level)})
+        setting = ", ".join([_setting(row), *(f"{name.replace('_', ' ')} {row[name]}" for name in apart)])
+        groups.setdefault(setting, []).append({**row, "verdict": _verdict(row, 1 - found.level)})
     return groups
+
+
+def _apart(table: pl.DataFrame) -> list[str]:
+    """The options, of either side, in which lines of one setting and fraction differ."""
+    others = [option for option in OPTIONS if option != "head"]
+    options = [name for option in others for name in (option, f"baseline_{option}") if name in table.columns]
+    which = ["cohort", "backbone", "text_encoder", "head", "fraction", "fixed_split"]
+    which = [name for name in which if name in table.columns]
+    differing = table.group_by(which).agg(pl.col(options).n_unique()).select(pl.col(options).max() > 1)
+    return [name for name in options if differing[name][0]]
 
 
 def in_short(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -10,13 +10,17 @@ from ..charts import bars, curves, heatmap, slopes
 from ..charts.theme import in_order, label
 from ..methods import METHODS, get_method
 from ..schema import STATISTICS
+from ..selection import in_words, several_settings
 from .parts import Asked, Figure, Section, figure, table_of
 
 _COLUMNS = (
     "cohort, method, backbone, text_encoder, head, fraction, n_train, n_test, n_seeds, epochs, lr, fixed_split, "
     "auroc_mean, auroc_ci_low, auroc_ci_high, auprc_mean, auprc_ci_low, auprc_ci_high"
 )
-_BANDS = "Bands: 95% intervals over seeds (Student t). They speak of this data set under other seeds."
+_BANDS = (
+    "Bands: 95% intervals over seeds (Student t), drawn no further than from 0 to 1. They speak of this data set under "
+    "other seeds."
+)
 _TABLED = 60
 _LARGE = (560, 320)
 """Of a panel that stands alone, in pixels."""
@@ -123,17 +127,18 @@ def distillation(asked: Asked, where: str) -> Section | None:
         f"WHERE method = '{student}' AND baseline_method = 'image' AND {of_run} AND baseline_{of_run} ORDER BY ALL",
     )
     results = asked.catalog.query(f"SELECT * FROM results WHERE {where}")
+    several = several_settings(results.filter(pl.col("method").is_in(shown)))
     said = label("method", student)
     figures = [
         figure(
             "Methods side by side",
             f"Bars of {', '.join(label('method', name) for name in shown)} for every backbone and training size.",
-            ["Error bars: 95% intervals over seeds (Student t). The axis does not begin at 0."],
+            ["Error bars: 95% intervals over seeds (Student t), drawn up to 1. The axis does not begin at 0."],
             {m: lambda m=m, **how: bars(of_bars, metric=m, caption=[], **how) for m in STATISTICS},
         )
     ]
-    figures += _slopes(results, shown, student)
-    if paired.height:
+    figures += [] if several else _slopes(results, shown, student)
+    if paired.height and not several:
         figures.append(
             figure(
                 f"Gain of {said} over image only",
@@ -162,15 +167,19 @@ def distillation(asked: Asked, where: str) -> Section | None:
         words=(
             "Students read images alone when they serve; their teachers read reports too. Every pair below has the "
             "same seed, split and samples.",
+            *([f"Left out: slopes of seeds and gains by size. There are {in_words(several)}."] if several else []),
         ),
-        parts=(*figures, *([table_of(gains, f"{said} less image only, mean over seeds")] if gains.height else [])),
+        parts=(
+            *figures,
+            *([table_of(gains, f"{said} less image only, mean over seeds")] if gains.height and not several else []),
+        ),
         sql=asked.sql,
         commands=(f"radfs compare --method {student} --against image",),
     )
 
 
 def _slopes(results: pl.DataFrame, shown: list[str], student: str) -> list[Figure]:
-    """Each seed's line through the methods; none where a method has several runs a seed (heads, options)."""
+    """Each seed's line through the methods; none where no seed has both."""
     through = [name for name in ("self-distill", "image", student, "teacher") if name in shown]
     draw = {
         m: lambda m=m, **how: slopes(results, of=student, methods=through, metric=m, caption=[], **how)
@@ -180,5 +189,5 @@ def _slopes(results: pl.DataFrame, shown: list[str], student: str) -> list[Figur
     caption = ["Wide bars: means. Each panel has an axis of its own."]
     try:
         return [figure("Seed by seed", alt, caption, draw)]
-    except DataError:
+    except DataError:  # no seed has both
         return []

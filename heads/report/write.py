@@ -73,7 +73,8 @@ def _sections(
 ) -> list[Section]:
     where = f"({where})"
     if catalog.query(f"SELECT count(*) AS n FROM summary WHERE {where}")["n"][0] == 0:
-        raise DataError('there are no results to report. See what there is: radfs query "FROM summary".')
+        for_which = "" if where == "(true)" else f" for which {where[1:-1]}"
+        raise DataError(f'there are no results to report{for_which}. See what there is: radfs query "FROM summary".')
     names = catalog.query(f"SELECT DISTINCT cohort FROM results WHERE {where} ORDER BY cohort")["cohort"].to_list()
     peers = catalog.query("SELECT * FROM peer_results ORDER BY label, line")
     makers: list[tuple[str, Callable[[], Section | None]]] = [

@@ -292,9 +292,9 @@ def test_a_heat_map_shows_paired_gains_and_frames_what_excludes_zero():
     base = {"cohort": "toy", "method": "distill", "baseline_method": "image", "n_train": 100}
     sides = {"backbone": "tiny", "baseline_backbone": "tiny"}
     pairs = [
-        base | sides | {"fraction": f, "auroc_difference": d}
+        base | sides | {"fraction": f, "seed": seed, "split_seed": seed, "auroc_difference": d}
         for f, differences in ((0.1, (0.03, 0.05)), (1.0, (-0.02, -0.021, -0.019)))
-        for d in differences
+        for seed, d in enumerate(differences)
     ]
     chart = heatmap(pl.DataFrame(pairs))
     cells = {v["fraction"]: v for v in values(chart, layer(panels(chart)[0], "rect"))}
@@ -302,6 +302,8 @@ def test_a_heat_map_shows_paired_gains_and_frames_what_excludes_zero():
     assert (cells["100 (10%)"]["sure"], cells["100 (100%)"]["sure"]) == (False, True)
     scale = layer(panels(chart)[0], "rect")["encoding"]["color"]["scale"]
     assert scale["domain"] == pytest.approx([-0.04, -0.02, 0, 0.02, 0.04])
+    with pytest.raises(DataError, match="toy, 10%, tiny: 2 pairs with seed 0, of runs whose settings differ"):
+        heatmap(pl.DataFrame([*pairs, pairs[0]]))
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf", "html"])

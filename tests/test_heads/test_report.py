@@ -3,6 +3,7 @@
 import json
 import re
 from html.parser import HTMLParser
+from itertools import product
 from pathlib import Path
 
 import polars as pl
@@ -19,7 +20,7 @@ from heads.report import claims as claims_module
 from heads.report import cohorts as cohorts_module
 from heads.report import write_report
 from heads.report.claims import in_short, sentence
-from heads.report.parts import cell, table_of
+from heads.report.parts import Table, cell, table_of
 from heads.report.pictures import is_control
 from heads.train import train_grid
 
@@ -253,6 +254,27 @@ def test_one_seed_and_one_run_make_a_page_too(tmp_path):
     sections = write_report(store, tmp_path / "report.html")
     assert [section.key for section in sections][:1] == ["curves"]
     assert claims_module.claims(open_catalog(store), "true") is None
+
+
+def test_settings_are_never_taken_for_seeds(tmp_path):
+    store = open_store(tmp_path / "store", create=True)
+    for epochs, seed, method in product((1, 2), range(5), ("image", "distill")):
+        rows = [(f"p{i}/a", i % 2, 0.1 * ((i + seed * epochs) % 10)) for i in range(40)]
+        setting = {"epochs": epochs, "split_seed": seed, "split": f"s{seed}", "seed": seed}
+        invent_run(store, rows, method=method, **setting)
+    sections = {section.key: section for section in write_report(store, tmp_path / "report.html")}
+    for key in ("distillation", "calibration"):
+        assert 'There are epochs 1, 2. Choose one, such as --where "epochs = 2".' in " ".join(sections[key].words)
+    assert [part.caption for part in sections["distillation"].parts if isinstance(part, Table)] == []
+    told = sections["claims"].parts[0].points
+    assert [point.partition(": ")[0] for point in told] == [
+        f"toy, MRM, epochs {n}, baseline epochs {n}" for n in (1, 2)
+    ]
+    one = {section.key: section for section in write_report(store, tmp_path / "one.html", where="epochs = 2")}
+    assert [part for part in one["distillation"].parts if isinstance(part, Table)]
+    assert "Left out" not in " ".join((*one["distillation"].words, *one["calibration"].words))
+    with pytest.raises(DataError, match="no results to report for which epochs = 3"):
+        write_report(store, tmp_path / "none.html", where="epochs = 3")
 
 
 def test_the_templates_name_no_address_of_the_network():

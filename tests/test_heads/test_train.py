@@ -260,7 +260,7 @@ def test_a_student_added_later_is_taught_by_the_teacher_that_is_there(tmp_path):
     assert "6 teachers are done; their lessons are made again" in plan.lines()[-1]
     report = train_grid(later, grid)
     assert (report.already, report.trained, report.again) == (6, 6, 6)
-    assert "6 runs, done before, were trained again" in report.lines()[1]
+    assert "6 of the runs done before were trained again" in report.lines()[1]
     assert_same_numbers(later, both)
 
 
