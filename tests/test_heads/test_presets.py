@@ -291,6 +291,8 @@ def test_a_figure_of_half_a_grid_says_what_is_missing(trained):
     assert drawing.notes == (
         "missing: 6 of 24 runs",
         "  inspect-ph-12m: self-distill of tiny, 6 runs",
+        "Train the rest: radfs train --grid paper:fig10 --set cohort=inspect-ph-12m --set backbone=tiny "
+        "--set text_encoder=tiny-text --set fraction=0.5,1.0 --set seed=3 --set epochs=1 --set views=clean",
     )
     caption = " ".join(drawing.chart.to_dict()["vconcat"][0]["title"]["text"])
     assert "Drawn from 18 of 24 runs." in caption
