@@ -143,6 +143,12 @@ def _missing(runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield f"{cohort}: {told} of {encoder}, {counted(n, 'run')}"
 
 
+_NOT_OF_ALL = ("lr", "imitation", "temperature")
+"""Options that some methods or heads do not have: a condition on one must not leave those out."""
+
+_TOLD = 6
+
+
 def several_settings(results: pl.DataFrame) -> dict[str, list[Any]]:
     """The options in which runs of one cohort, method, encoder, fraction and seed differ, with their values.
 
@@ -151,8 +157,8 @@ def several_settings(results: pl.DataFrame) -> dict[str, list[Any]]:
     Args:
         results: rows of `results`.
     """
-    same = ["cohort", "method", "backbone", "text_encoder", "fraction", "seed", "split_seed"]
-    options = [*OPTIONS, "image_features", "text_features", "common_rows"]
+    same = ["cohort", "method", "backbone", "text_encoder", "fraction", "seed"]
+    options = [*OPTIONS, "image_features", "text_features", "common_rows", "split_seed"]
     differing = results.group_by(same).agg(pl.col(options).n_unique()).select(pl.col(options).max() > 1)
     return {
         name: sorted(results[name].drop_nulls().unique().to_list())
@@ -163,10 +169,14 @@ def several_settings(results: pl.DataFrame) -> dict[str, list[Any]]:
 
 def in_words(settings: Mapping[str, Sequence[Any]]) -> str:
     """Such options and what to do about them: "epochs 2, 3, 20; ...: choose one, such as --where ..."."""
-    said = "; ".join(f"{name} {', '.join(map(str, values))}" for name, values in settings.items())
+    said = "; ".join(
+        f"{name} {', '.join(map(str, values[:_TOLD]))}{', ...' if len(values) > _TOLD else ''}"
+        for name, values in settings.items()
+    )
     name, values = next(iter(settings.items()))
     value = f"'{values[-1]}'" if isinstance(values[-1], str) else values[-1]
-    return f'{said}. Choose one, such as --where "{name} = {value}"'
+    also = f" OR {name} IS NULL" if name in _NOT_OF_ALL else ""
+    return f'{said}. Choose one, such as --where "{name} = {value}{also}"'
 
 
 def summarise(results: pl.DataFrame) -> pl.DataFrame:

@@ -37,7 +37,7 @@ def heatmap(
         against: its baseline.
         metric: auroc or auprc.
         level: of the confidence intervals over seeds, between 0 and 1.
-        panel: the columns whose combinations are panels.
+        panel: the columns whose combinations are panels; and text_encoder, where there are several.
         title: above the panels; None: what is drawn.
         caption: lines below them; None: what a cell is.
         extra: further lines of caption.
@@ -55,6 +55,8 @@ def heatmap(
     pairs = pairs.with_columns(backbone=pl.coalesce("backbone", "baseline_backbone")).drop_nulls("backbone")
     if pairs.is_empty():
         raise DataError(f"no seed has results of both {of} and {against}. Run `radfs train` with both methods.")
+    if "text_encoder" in pairs.columns and pairs["text_encoder"].n_unique() > 1:
+        panel = tuple(dict.fromkeys([*panel, "text_encoder"]))
     _refuse_several(pairs, panel)
     rows = _cells(pairs, f"{metric}_difference", level, panel)
     reach = max(0.001, *(abs(row["value"]) for row in rows))
@@ -82,8 +84,8 @@ def heatmap(
 
 def _refuse_several(pairs: pl.DataFrame, panel: Sequence[str]) -> None:
     """A mean over several settings of one seed would take them for seeds."""
-    cell = list(dict.fromkeys([*panel, "cohort", "backbone", "fraction", "seed", "split_seed"]))
-    several = pairs.group_by([name for name in cell if name in pairs.columns], maintain_order=True).len()
+    cell = list(dict.fromkeys([*panel, "cohort", "backbone", "fraction", "seed"]))
+    several = pairs.group_by(cell, maintain_order=True).len()
     several = several.filter(pl.col("len") > 1)
     if several.height:
         row = several.row(0, named=True)

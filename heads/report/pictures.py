@@ -122,8 +122,8 @@ def distillation(asked: Asked, where: str) -> Section | None:
     of_run = f"run IN (SELECT run FROM results WHERE {where})"
     paired = asked(
         "paired differences",
-        f"SELECT cohort, backbone, fraction, n_train, seed, method, baseline_method, auroc, baseline_auroc, "
-        f"auroc_difference, auprc, baseline_auprc, auprc_difference, differs, baseline_backbone FROM paired "
+        f"SELECT cohort, backbone, text_encoder, fraction, n_train, seed, method, baseline_method, auroc, "
+        f"baseline_auroc, auroc_difference, auprc, baseline_auprc, auprc_difference, differs, baseline_backbone FROM paired "
         f"WHERE method = '{student}' AND baseline_method = 'image' AND {of_run} AND baseline_{of_run} ORDER BY ALL",
     )
     results = asked.catalog.query(f"SELECT * FROM results WHERE {where}")
@@ -154,7 +154,7 @@ def distillation(asked: Asked, where: str) -> Section | None:
                 narrow=None,
             )
         )
-    gains = paired.group_by("cohort", "backbone", "fraction", maintain_order=True).agg(
+    gains = paired.group_by("cohort", "backbone", "text_encoder", "fraction", maintain_order=True).agg(
         n_train=pl.col("n_train").mean(),
         seeds=pl.len(),
         higher=(pl.col("auroc_difference") > 0).sum(),

@@ -152,7 +152,7 @@ def test_biomedclip_needs_its_own_file_alone(folder, monkeypatch):
     path, _ = published.write("biomedclip", folder / "clip", depth=1)
     for package in ("open_clip", "transformers", "huggingface_hub"):
         monkeypatch.setitem(sys.modules, package, None)  # to import it is an error
-    build(shallow(resolve("biomedclip", weights=path), 1))
+    assert build(shallow(resolve("biomedclip", weights=path), 1)).spec.name == "biomedclip"
 
 
 @pytest.mark.parametrize("name", ["c2l", "mrm", "bio-clinicalbert"])

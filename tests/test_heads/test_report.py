@@ -277,6 +277,29 @@ def test_settings_are_never_taken_for_seeds(tmp_path):
         write_report(store, tmp_path / "none.html", where="epochs = 3")
 
 
+def test_text_encoders_stand_apart_and_a_choice_of_temperature_keeps_the_baseline(tmp_path):
+    store = open_store(tmp_path / "store", create=True)
+    for seed in range(5):
+        rows = [(f"p{i}/a", i % 2, 0.1 * ((i + seed) % 10)) for i in range(40)]
+        setting = {"split_seed": seed, "split": f"s{seed}", "seed": seed}
+        invent_run(store, rows, **setting)
+        for text in ("bert", "minilm"):
+            encoders = {"text_encoder": text, "text_features": f"{text}@1"}
+            invent_run(store, rows, method="distill", temperature=0.25, **encoders, **setting)
+    made = {section.key: section for section in write_report(store, tmp_path / "two.html")}
+    (gains,) = [part for part in made["distillation"].parts if isinstance(part, Table)]
+    assert [line[gains.headings.index("text encoder")] for line in gains.lines] == ["bert", "minilm"]
+    assert [line[gains.headings.index("seeds")] for line in gains.lines] == ["5", "5"]  # of each, not ten together
+    for seed in range(5):
+        setting = {"split_seed": seed, "split": f"s{seed}", "seed": seed, "text_encoder": "bert"}
+        invent_run(store, rows, method="distill", temperature=2.5, text_features="bert@1", **setting)
+    words = {section.key: " ".join(section.words) for section in write_report(store, tmp_path / "three.html")}
+    condition = "temperature = 2.5 OR temperature IS NULL"
+    assert f'temperature 0.25, 2.5. Choose one, such as --where "{condition}".' in words["distillation"]
+    one = {section.key: section for section in write_report(store, tmp_path / "one.html", where=condition)}
+    assert [part for part in one["distillation"].parts if isinstance(part, Table)]
+
+
 def test_the_templates_name_no_address_of_the_network():
     folder = Path(claims_module.__file__).parent / "templates"
     for path in folder.iterdir():
