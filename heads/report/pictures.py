@@ -124,7 +124,8 @@ def distillation(asked: Asked, where: str) -> Section | None:
         "paired differences",
         f"SELECT cohort, backbone, text_encoder, fraction, n_train, seed, method, baseline_method, auroc, "
         f"baseline_auroc, auroc_difference, auprc, baseline_auprc, auprc_difference, differs, baseline_backbone "
-        f"FROM paired WHERE method = '{student}' AND baseline_method = 'image' AND {of_run} AND baseline_{of_run} ORDER BY ALL",
+        f"FROM paired WHERE method = '{student}' AND baseline_method = 'image' AND {of_run} AND baseline_{of_run} "
+        "ORDER BY ALL",
     )
     results = asked.catalog.query(f"SELECT * FROM results WHERE {where}")
     several = several_settings(results.filter(pl.col("method").is_in(shown)))
